@@ -1,0 +1,38 @@
+# Every habit is one word. `make demo` and `make test` set up whatever they need and repeat quickly.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CSRC := $(wildcard csrc/*.h csrc/*.cpp)
+
+.PHONY: demo test lint bench build clean
+
+demo: build
+	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
+
+test: build lint
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: build
+	$(BIN)/python -m bench.run decode
+
+build: $(READY) $(VENV)/.built
+
+# The demo environment is pinned; requirements.txt says to what.
+$(READY): requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	touch $@
+
+$(VENV)/.built: $(READY) setup.py pyproject.toml $(CSRC)
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info ckbd/_rans*.so demo

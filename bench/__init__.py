@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench.run CASE`. What they found stands in RESULTS.md."""

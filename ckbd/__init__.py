@@ -1,0 +1,28 @@
+"""ckbd: a learned image codec that decodes in parallel, to the same latents on every machine.
+
+codec = ckbd.load()
+streams = codec.encode([PIL.Image.open("photo.jpg")], quality=50)
+images = codec.decode(streams)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckbd.codec import Codec, load
+    from ckbd.container import FormatError
+    from ckbd.image import Picture
+
+__version__ = "0.1.0"
+__all__ = ["Codec", "FormatError", "Picture", "load"]
+
+# Looked up when first asked for: `ckbd --help` and ckbd.container need no torch.
+_HOMES = {"Codec": "codec", "load": "codec", "FormatError": "container", "Picture": "image"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ckbd.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ckbd' has no attribute {name!r}")

@@ -1,0 +1,270 @@
+"""The command `ckbd`: encode, decode, info, eval, train."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckbd.files import BAD_INPUT, UsageError, complain, plan, reason_of, run
+
+if TYPE_CHECKING:
+    from ckbd.codec import Codec
+    from ckbd.image import Picture
+
+
+def _load(args: argparse.Namespace) -> Codec:
+    import ckbd
+
+    try:
+        return ckbd.load(args.model, device=args.device, threads=args.threads)
+    except BAD_INPUT as error:
+        raise UsageError(f"model {args.model}: {reason_of(error, args.model)}") from error
+
+
+def search(measure: Callable[[float], float], target: float, *, at_most: bool) -> tuple[float, bool]:
+    """The quality, of 1 to 100 in the stream's steps of 1/2, at which a rising measure meets target.
+
+    at_most: the highest quality whose measure is not above target; otherwise the lowest not below it. The
+    second value says whether target lies between the measures at 1 and 100; if not, the quality is the
+    nearer end.
+    """
+
+    def below(value: float) -> bool:
+        return value <= target if at_most else value < target
+
+    low, high = 2, 200
+    at_low, at_high = measure(low / 2), measure(high / 2)
+    reached = at_low <= target <= at_high
+    if not below(at_low):
+        return low / 2, reached
+    if below(at_high):
+        return high / 2, reached
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if below(measure(middle / 2)) else (low, middle)
+    return (low if at_most else high) / 2, reached
+
+
+def _encode_to_target(codec: Codec, picture: Picture, args: argparse.Namespace) -> tuple[bytes, float, str]:
+    """The stream, its quality, and a warning (empty if the target is within reach)."""
+    from ckbd.image import psnr
+
+    pixels = picture.height * picture.width
+    streams: dict[float, bytes] = {}
+    values: dict[float, float] = {}
+
+    def measure(quality: float) -> float:
+        (streams[quality],) = codec.encode([picture], quality=quality)
+        if args.target_bpp is not None:
+            values[quality] = 8 * len(streams[quality]) / pixels
+        else:
+            (decoded,) = codec.decode_pictures([streams[quality]])
+            values[quality] = psnr(picture.rgb, decoded.rgb)
+        return values[quality]
+
+    target, unit = (args.target_bpp, "bpp") if args.target_bpp is not None else (args.target_psnr, "dB")
+    quality, reached = search(measure, target, at_most=unit == "bpp")
+    warning = f"{target:g} {unit} is out of reach; quality {quality:g} gives {values[quality]:.4g}"
+    return streams[quality], quality, "" if reached else warning
+
+
+def encode(args: argparse.Namespace) -> int:
+    from ckbd import image
+
+    jobs, missing = plan(args.inputs, args.out, image.find, ".ckbd", (".ckbd",))
+    codec = _load(args) if jobs else None
+
+    def work(source: Path, target: Path) -> str:
+        picture = image.read(source)
+        if args.target_bpp is None and args.target_psnr is None:
+            quality = args.quality
+            (stream,) = codec.encode([picture], quality=quality)
+        else:
+            stream, quality, warning = _encode_to_target(codec, picture, args)
+            if warning:
+                complain(source, f"warning: {warning}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with image.replacing(target) as temporary:
+            temporary.write_bytes(stream)
+        bpp = 8 * len(stream) / (picture.height * picture.width)
+        return f"{len(stream)} bytes  {bpp:.4f} bpp  quality {quality:g}"
+
+    return run(jobs, missing, work, force=args.force)
+
+
+def decode(args: argparse.Namespace) -> int:
+    from ckbd import image
+
+    jobs, missing = plan(args.inputs, args.out, lambda folder: image.find(folder, (".ckbd",)), ".png", image.SUFFIXES)
+    codec = _load(args) if jobs else None
+
+    def work(source: Path, target: Path) -> str:
+        (picture,) = codec.decode_pictures([source.read_bytes()])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.write(target, picture)
+        return f"{picture.width}x{picture.height}"
+
+    return run(jobs, missing, work, force=args.force)
+
+
+def info(args: argparse.Namespace) -> int:
+    from ckbd import container
+
+    try:
+        data = Path(args.file).read_bytes()
+        fields = container.describe(data)
+    except BAD_INPUT as error:
+        complain(args.file, reason_of(error, args.file))
+        return 1
+    if args.json:
+        keys = ("name", "offset", "bytes", "value")
+        rows = [dict(zip(keys, field, strict=True)) for field in fields]
+        print(json.dumps({"file": args.file, "bytes": len(data), "fields": rows}, indent=1))
+        return 0
+    print(f"{args.file}: {len(data)} bytes")
+    print(f"{'offset':>8} {'bytes':>8}  field")
+    width = max((len(name) for name, *_ in fields), default=0)
+    for name, offset, length, value in fields:
+        print(f"{offset:8} {length:8}  {name.ljust(width)}  {value}".rstrip())
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    try:
+        from ckbd import evaluate as evaluation
+        from ckbd import report
+    except ModuleNotFoundError as error:
+        raise UsageError(f"eval needs {error.name}: pip install 'ckbd[eval]'") from error
+    if not Path(args.folder).is_dir():
+        raise UsageError(f"DIR {args.folder}: no such folder")
+    for path in filter(None, (args.json, args.csv, args.plot)):
+        if Path(path).exists() and not args.force:
+            raise UsageError(f"{path} exists (--force overwrites it)")
+        if not Path(path).parent.is_dir():
+            raise UsageError(f"{path}: no such folder")
+    try:
+        if args.plot:
+            report.check_plot(args.plot)
+        result = evaluation.run(
+            _load(args),
+            args.folder,
+            args.qualities or evaluation.QUALITIES,
+            () if args.no_rivals else tuple(evaluation.RIVALS),
+            threads=args.threads,
+            progress=sys.stderr.isatty(),
+        )
+        print(report.table(result))
+        if args.json:
+            report.write_json(args.json, result)
+        if args.csv:
+            report.write_csv(args.csv, result["rows"])
+        if args.plot:
+            report.plot(args.plot, result)
+    except BAD_INPUT as error:
+        complain("eval", reason_of(error, "eval"))
+        return 1
+    return 0
+
+
+def _quality(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected 1 to 100, got {text}")
+    return round(2 * value) / 2
+
+
+def _qualities(text: str) -> list[float]:
+    return [_quality(part) for part in text.split(",")]
+
+
+def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ckbd", description="A learned image codec: photo in, .ckbd file out, and back."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", default="default", help="a shipped model's name or a .safetensors file")
+    model.add_argument("--device", default="cpu", help="where the networks run: cpu, cuda, cuda:1 (default: cpu)")
+    model.add_argument("--threads", type=_positive(int), help="CPU threads (default: one a core)")
+    model.add_argument("--force", action="store_true", help="overwrite files that exist")
+
+    command = commands.add_parser("encode", parents=[model], help="images to .ckbd files")
+    command.add_argument("inputs", nargs="+", metavar="IN", help="an image file, or a folder: every image below it")
+    command.add_argument("out", metavar="OUT", help="a .ckbd file for one image; a folder otherwise")
+    rate = command.add_mutually_exclusive_group()
+    rate.add_argument("--quality", type=_quality, default=50.0, help="1 (small) to 100 (good), default 50")
+    rate.add_argument(
+        "--target-bpp", type=_positive(float), help="the best quality of at most this many bits a pixel"
+    )
+    rate.add_argument("--target-psnr", type=_positive(float), help="the smallest file of at least this PSNR in dB")
+    command.set_defaults(run=encode)
+
+    command = commands.add_parser("decode", parents=[model], help=".ckbd files to images")
+    command.add_argument("inputs", nargs="+", metavar="IN", help="a .ckbd file, or a folder: every one below it")
+    command.add_argument("out", metavar="OUT", help="an image file for one stream; a folder (of PNG) otherwise")
+    command.set_defaults(run=decode)
+
+    command = commands.add_parser("info", help="every header field and section of a .ckbd file")
+    command.add_argument("file", metavar="FILE")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=info)
+
+    command = commands.add_parser(
+        "eval", parents=[model], help="rate and distortion on a folder, beside other codecs"
+    )
+    command.add_argument("folder", metavar="DIR", help="a folder of images")
+    command.add_argument("--qualities", type=_qualities, metavar="Q,Q,...", help="the points of the curve")
+    command.add_argument("--no-rivals", action="store_true", help="measure ckbd alone")
+    command.add_argument("--json", metavar="FILE", help="write the curves and BD-rates")
+    command.add_argument("--csv", metavar="FILE", help="write one line an image and setting")
+    command.add_argument("--plot", metavar="FILE", help="write the curves as .png, .svg or .pdf")
+    command.set_defaults(run=evaluate)
+
+    commands.add_parser("train", help="train a model (ckbd train --help tells how)", add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status: 0 done, 1 some file failed, 2 usage, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        if argv[:1] == ["train"]:
+            from ckbd import train
+
+            return train.main(argv[1:]) or 0
+        args = _parser().parse_args(argv)
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        print(f"ckbd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ckbd: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; the interpreter must not meet the same error when it flushes at
+        # exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,330 @@
+"""The plain algorithm: images -> streams in two phases, streams -> images in two phases.
+
+Pictures whose padded sizes agree share a batch; what a stream decodes to depends on neither the batch, the device nor
+the number of threads (docs/numerics.md). The entropy coder runs on a thread for each picture, without the GIL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ckbd import _rans, container, entropy, image, modelfile, numerics, sections
+from ckbd.container import FormatError, Header, Stream
+from ckbd.image import Picture
+from ckbd.kernels import reference
+from ckbd.model import gain_at, hyper_features
+
+R_MAX = 1023
+FEW_LANES_BYTES = 8192  # payloads below this use 16 lanes: half a byte a lane matters there, speed does not
+SKIPS = range(5)  # values of skip_max that the encoder tries; beyond these no picture gained
+PATCH = 64  # pictures are padded to multiples of this; z has one site for each such square
+MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}
+
+
+def load(
+    model: str | Path = "default",
+    *,
+    device: str | torch.device = "cpu",
+    threads: int | None = None,
+    max_pixels: int = container.MAX_PIXELS,
+    carrier: torch.dtype | None = None,
+) -> Codec:
+    """Load a model file, or a shipped model by name, ready to encode and decode.
+
+    device: where the networks run. threads: for PyTorch (process-wide) and the entropy coder; None leaves PyTorch's
+    setting. max_pixels: larger pictures are refused, by FormatError before anything is allocated (the networks take
+    about 90 bytes a pixel). carrier: float32 or
+    float64, what the exact zone's integers travel in (None: float32, on CUDA float64); it changes no result. The
+    device's arithmetic is probed: ValueError if it is not exact.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    if carrier not in (None, torch.float32, torch.float64):
+        raise ValueError(f"carrier: expected torch.float32 or torch.float64, got {carrier}")
+    place = _device(device)
+    if carrier is None:
+        # Tensor cores add in ways that no document promises; in float64 there are 29 bits to spare.
+        carrier = torch.float64 if place.type == "cuda" else torch.float32
+    reference.probe(place, carrier)
+    return Codec(
+        modelfile.load(model, place, carrier), place, carrier, threads or torch.get_num_threads(), max_pixels
+    )
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """The device, after one allocation on it; ValueError, with PyTorch's reason, if there is none."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {str(name)!r}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+class Codec:
+    """A loaded model. Safe to share between threads, not across a fork; make it with ckbd.load().
+
+    stage: called with "parse", "coder", "h_s", "phases", "g_s" or "picture" as decoding enters that stage, returns a
+    context manager; for profilers, does nothing unless replaced.
+    """
+
+    stage = staticmethod(lambda name: nullcontext())
+
+    def __init__(
+        self, model: modelfile.Loaded, device: torch.device, carrier: torch.dtype, threads: int, max_pixels: int
+    ):
+        self.model, self.device, self.carrier, self.max_pixels = model, device, carrier, max_pixels
+        self.tables = _rans.Tables(
+            *(model.tables[f"table.{name}"].numpy() for name in ("y.freq", "y.max", "z.freq", "z.low", "z.size"))
+        )
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ckbd")
+
+    @property
+    def model_hash(self) -> str:
+        """The model's identity, 12 hex digits; a stream decodes only with the model whose identity it carries."""
+        return self.model.identity.hex()
+
+    # Encoding
+
+    def encode(
+        self, images: Sequence[Image.Image | np.ndarray | Picture], quality: float | Sequence[float] = 50.0
+    ) -> list[bytes]:
+        """Compress images: PIL images, uint8 arrays (H, W, 3) or (H, W), or Pictures; one stream each.
+
+        quality: 1 (smallest) to 100, in steps of 1/2, one for all or one for each image. Streams carry gray-ness, ICC
+        profile and alpha (lossless). Raises ValueError or TypeError for what cannot be coded.
+        """
+        if isinstance(images, (Image.Image, np.ndarray, Picture)):
+            raise TypeError("images: expected a sequence of images, got a single one")
+        pictures = [image.as_picture(i) for i in images]
+        qualities = self._qualities(quality, len(pictures))
+        for picture in pictures:
+            if picture.width * picture.height > self.max_pixels:
+                raise ValueError(
+                    f"image: {picture.width} x {picture.height} pixels are more than the limit of "
+                    f"{self.max_pixels} (max_pixels)"
+                )
+        streams: list[bytes] = [b""] * len(pictures)
+        for indices in self._groups([(p.height, p.width) for p in pictures]):
+            symbols = self._analyse([pictures[i] for i in indices], [qualities[i] for i in indices])
+            made = self._pool.map(
+                self._write, (pictures[i] for i in indices), (qualities[i] for i in indices), symbols
+            )
+            for i, data in zip(indices, made, strict=True):
+                streams[i] = data
+        return streams
+
+    def estimate(
+        self, images: Sequence[Image.Image | np.ndarray | Picture], quality: float | Sequence[float] = 50.0
+    ) -> list[float]:
+        """The ideal code length of each image's symbols in bits, by the model's integer tables (entropy.table_bits).
+
+        Nothing for header, checksums or the coder's state: what these cost is the difference to real streams.
+        """
+        pictures = [image.as_picture(i) for i in images]
+        bits = []
+        for picture, q in zip(pictures, self._qualities(quality, len(pictures)), strict=True):
+            ((z, phases),) = self._analyse([picture], [q])
+            flat = [(torch.from_numpy(k), torch.from_numpy(r)) for k, r in phases]
+            bits.append(entropy.table_bits(self.model.tables, torch.from_numpy(z), flat))
+        return bits
+
+    @torch.inference_mode()
+    def _analyse(self, pictures: list[Picture], qualities: list[float]) -> Iterable[tuple]:
+        """(z, ((k, r), (k, r))) of each picture, flat numpy arrays int16, uint8, int16; padded sizes must agree."""
+        m = self.model
+        x = torch.cat([image.pad(image.to_tensor([p]), PATCH) for p in pictures])
+        x = x.to(self.device, memory_format=torch.channels_last)
+        quality = torch.tensor(qualities, dtype=torch.float32, device=self.device)
+        y = m.g_a(x) * gain_at(m.log_gain, quality)
+        z = numerics.round_half_up(m.h_a(y).clamp(-numerics.ACT_MAX, numerics.ACT_MAX)).to(self.carrier)
+        if not (y.isfinite().all() and z.isfinite().all()):
+            raise ValueError("image: its features are not finite with this model")
+        psi = hyper_features(z, torch.floor(quality), m.layers)
+        phases, context = [], None
+        for psi_acc, half in zip(psi, reference.split(y.to(self.carrier)), strict=True):
+            mean, k = reference.phase(psi_acc, context, m.layers.g_ep)
+            r = numerics.round_half_up(half - mean / numerics.MEAN_STEP).clamp(-R_MAX, R_MAX)
+            context = numerics.compand(numerics.MEAN_STEP * r + mean)
+            phases.append((k.to(torch.uint8).flatten(1).cpu().numpy(), r.to(torch.int16).flatten(1).cpu().numpy()))
+        z = z.permute(0, 2, 3, 1).to(torch.int16).flatten(1).cpu().numpy()
+        return [(z[b], tuple((k[b], r[b]) for k, r in phases)) for b in range(len(pictures))]
+
+    def _write(self, picture: Picture, quality: float, symbols: tuple) -> bytes:
+        z, phases = symbols
+        coded = [_rans.encode(self.tables, z, phases, skip_max=skip_max) for skip_max in SKIPS]
+        skip_max = min(SKIPS, key=lambda s: len(coded[s][0]))
+        payload, lanes_log2, tail = coded[skip_max]
+        if len(payload) < FEW_LANES_BYTES:
+            payload, lanes_log2, tail = _rans.encode(self.tables, z, phases, lanes=16, skip_max=skip_max)
+        header = Header(
+            self.model.identity,
+            round(2 * quality),
+            picture.width,
+            picture.height,
+            picture.gray,
+            lanes_log2,
+            skip_max,
+            tail,
+        )
+        extra = {}
+        if picture.icc:
+            extra[container.ICC] = picture.icc
+        if picture.alpha is not None:
+            extra[container.ALPHA] = sections.pack_alpha(picture.alpha)
+        return container.pack(Stream(header, payload, sections=extra))
+
+    # Decoding
+
+    def decode(self, streams: Sequence[bytes]) -> list[Image.Image]:
+        """Streams to PIL images of mode L, LA, RGB or RGBA, with the ICC profile in .info if there was one.
+
+        Raises FormatError, naming the field and its offset, for a stream that is damaged, hostile, too large, or made
+        by another model.
+        """
+        return [image.to_pil(p) for p in self.decode_pictures(streams)]
+
+    def decode_pictures(self, streams: Sequence[bytes]) -> list[Picture]:
+        """As decode, to Pictures."""
+        with self.stage("parse"):
+            parsed = self._parse_all(streams)
+        out: list[Picture | None] = [None] * len(parsed)
+        for indices in self._groups([(s.header.height, s.header.width) for s in parsed]):
+            group = [parsed[i] for i in indices]
+            x_hat = self._synthesise(self._read(group), [s.header for s in group])
+            with self.stage("picture"):
+                for i, s, planes in zip(indices, group, x_hat, strict=True):
+                    out[i] = self._picture(s, planes)
+        return out
+
+    def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
+        """y_hat of each stream in 1/16 units, int16 (M, 4 ceil(height/64), 4 ceil(width/64)); raises as decode."""
+        return [self._read([s])[0].to(torch.int16).cpu().numpy() for s in self._parse_all(streams)]
+
+    def _parse_all(self, streams: Sequence[bytes]) -> list[Stream]:
+        if isinstance(streams, (bytes, bytearray, memoryview)):
+            raise TypeError("streams: expected a sequence of streams, got the bytes of one")
+        return [self._parse(data) for data in streams]
+
+    def _parse(self, data: bytes) -> Stream:
+        s = container.parse(data, self.max_pixels)
+        if s.header.model != self.model.identity:
+            raise FormatError("model", 4, f"made by model {s.header.model.hex()}, this decoder has {self.model_hash}")
+        # Near the lower bound of the state a step may cost as little as 0.94 of a symbol's ideal bits.
+        sites = math.ceil(s.header.height / PATCH) * math.ceil(s.header.width / PATCH)
+        if 8 * len(s.payload) < 7 / 8 * sites * self.tables.min_z_bits:
+            raise FormatError(
+                "payload",
+                s.payload_offset,
+                f"{len(s.payload)} bytes cannot hold a picture of {s.header.width} x {s.header.height} pixels",
+            )
+        return s
+
+    @torch.inference_mode()
+    def _read(self, group: list[Stream]) -> Tensor:
+        """y_hat (B, M, h, w) of streams of one padded size, integer-valued in 1/16 units."""
+        m, M = self.model, self.model.config.M
+        hz, wz = (math.ceil(n / PATCH) for n in (group[0].header.height, group[0].header.width))
+        z = np.empty((len(group), hz, wz, m.config.Nz), np.int16)
+        with self.stage("coder"):
+            decoders = [
+                self._guard(
+                    s,
+                    lambda s=s: _rans.Decoder(
+                        self.tables,
+                        s.payload,
+                        lanes_log2=s.header.lanes_log2,
+                        skip_max=s.header.skip_max,
+                        tail=s.header.tail,
+                        phases=2,
+                    ),
+                )
+                for s in group
+            ]
+            self._each(group, lambda b: decoders[b].z(z[b].reshape(-1)))
+        self._check(group, z, "z symbol", numerics.ACT_MAX)
+        with self.stage("h_s"):
+            z_hat = torch.from_numpy(z).to(self.device, self.carrier).permute(0, 3, 1, 2)
+            quality = torch.tensor([s.header.quality2 >> 1 for s in group], device=self.device)
+            psi = hyper_features(z_hat, quality, m.layers)
+        halves: list[Tensor] = []
+        r = np.empty((len(group), 4 * hz, 2 * wz, M), np.int16)
+        for psi_acc in psi:
+            with self.stage("phases"):
+                context = numerics.compand(halves[0]) if halves else None
+                mean, k = reference.phase(psi_acc, context, m.layers.g_ep)
+                k = k.to(torch.uint8).cpu().contiguous().numpy()
+            with self.stage("coder"):
+                self._each(group, lambda b, k=k: decoders[b].phase(k[b].reshape(-1), r[b].reshape(-1)))
+            self._check(group, r, "residual", R_MAX)
+            with self.stage("phases"):
+                halves.append(numerics.MEAN_STEP * torch.from_numpy(r).to(self.device, self.carrier) + mean)
+        self._each(group, lambda b: decoders[b].finish())
+        return reference.merge(*halves)
+
+    def _check(self, group: list[Stream], symbols: np.ndarray, name: str, limit: int) -> None:
+        for s, values in zip(group, symbols, strict=True):
+            if int(values.max()) > limit or int(values.min()) < -limit:
+                raise FormatError("payload", s.payload_offset, f"a {name} is beyond {limit} in size")
+
+    @torch.inference_mode()
+    def _synthesise(self, y_hat: Tensor, headers: list[Header]) -> Tensor:
+        """x_hat (B, 3, H, W) in [0, 1], still padded."""
+        with self.stage("g_s"):
+            quality = torch.tensor([h.quality2 / 2 for h in headers], dtype=torch.float32, device=self.device)
+            y = y_hat.to(torch.float32) / numerics.MEAN_STEP * gain_at(self.model.log_ungain, quality)
+            return self.model.g_s(y.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
+
+    def _picture(self, s: Stream, planes: Tensor) -> Picture:
+        h = s.header
+        (picture,) = image.from_tensor(planes[None, :, : h.height, : h.width], [h.gray])
+        alpha = s.sections.get(container.ALPHA)
+        if alpha is not None:
+            alpha = sections.unpack_alpha(alpha, h.height, h.width, s.section_offsets[container.ALPHA])
+        return Picture(picture.rgb, alpha, h.gray, s.sections.get(container.ICC))
+
+    # Helpers
+
+    def _qualities(self, quality: float | Sequence[float], count: int) -> list[float]:
+        values = [float(quality)] * count if np.isscalar(quality) else [float(q) for q in quality]
+        if len(values) != count:
+            raise ValueError(f"quality: expected one number or {count} of them, got {len(values)}")
+        for q in values:
+            if not 1 <= q <= 100:
+                raise ValueError(f"quality: expected 1 to 100, got {q:g}")
+        return [round(2 * q) / 2 for q in values]
+
+    def _groups(self, sizes: list[tuple[int, int]]) -> list[list[int]]:
+        """Indices that share a batch: equal padded sizes, and not more pixels than the device takes at once."""
+        limit = MAX_BATCH_PIXELS.get(self.device.type, MAX_BATCH_PIXELS["cpu"])
+        groups: dict[tuple[int, int], list[list[int]]] = {}
+        for i, (height, width) in enumerate(sizes):
+            key = math.ceil(height / PATCH), math.ceil(width / PATCH)
+            batches = groups.setdefault(key, [[]])
+            if (len(batches[-1]) + 1) * key[0] * key[1] * PATCH**2 > limit and batches[-1]:
+                batches.append([])
+            batches[-1].append(i)
+        return [batch for batches in groups.values() for batch in batches]
+
+    def _guard(self, s: Stream, work):
+        try:
+            return work()
+        except _rans.StreamError as error:
+            raise FormatError(error.field, s.payload_offset + error.offset, str(error.args[0])) from error
+
+    def _each(self, group: list[Stream], work) -> None:
+        if len(group) == 1:
+            self._guard(group[0], lambda: work(0))
+        else:
+            list(self._pool.map(lambda b: self._guard(group[b], lambda: work(b)), range(len(group))))

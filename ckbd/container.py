@@ -1,0 +1,212 @@
+"""Bytes <-> header, payload and sections, as docs/format.md says. Nothing here knows images or models."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ckbd._rans import crc32c
+
+MAGIC = b"\xcbkb"
+VERSION = 1
+MAX_PIXELS = 1 << 27
+ICC, ALPHA = 1, 2
+SECTION_NAMES = {ICC: "icc", ALPHA: "alpha"}
+
+
+class FormatError(ValueError):
+    """A stream that breaks a rule of docs/format.md: `field` at byte `offset`."""
+
+    def __init__(self, field: str, offset: int, reason: str):
+        super().__init__(f"{field} at byte {offset}: {reason}")
+        self.field, self.offset, self.reason = field, offset, reason
+
+    def __reduce__(self):
+        return type(self), (self.field, self.offset, self.reason)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Header fields; quality2 is twice the quality (2..200), model the six bytes of its identity."""
+
+    model: bytes
+    quality2: int
+    width: int
+    height: int
+    gray: bool = False
+    lanes_log2: int = 5
+    skip_max: int = 1
+    tail: int = 0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A parsed stream. payload_offset: where the payload begins in the file. sections: type -> body."""
+
+    header: Header
+    payload: bytes
+    payload_offset: int = 0
+    sections: dict[int, bytes] = field(default_factory=dict)
+    section_offsets: dict[int, int] = field(default_factory=dict)
+
+
+def varint(value: int) -> bytes:
+    """Shortest LEB128 form of 0 <= value < 2^32."""
+    if not 0 <= value < 1 << 32:
+        raise ValueError(f"varint: expected 0 <= value < 2^32, got {value}")
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def pack(stream: Stream) -> bytes:
+    """The file's bytes; offsets in `stream` are ignored."""
+    h = stream.header
+    if len(h.model) != 6:
+        raise ValueError(f"model: expected 6 bytes, got {len(h.model)}")
+    head = bytearray(MAGIC + bytes([VERSION]) + h.model)
+    head += bytes([h.gray | bool(stream.sections) << 1, h.quality2, h.lanes_log2 | h.skip_max << 3])
+    for value in (h.width, h.height, h.tail, len(stream.payload)):
+        head += varint(value)
+    if stream.sections:
+        head += varint(len(stream.sections))
+    out = bytearray(head + _crc(head) + stream.payload + _crc(stream.payload))
+    for kind, body in stream.sections.items():
+        section = bytes([kind]) + varint(len(body)) + body
+        out += section + _crc(section)
+    return bytes(out)
+
+
+def _crc(data) -> bytes:
+    return struct.pack("<I", crc32c(data))
+
+
+class _Reader:
+    """Walks over the bytes once; every read is checked, every field is noted for describe()."""
+
+    def __init__(self, data: bytes):
+        self.data, self.at = data, 0
+        self.seen: list[tuple[str, int, int, str]] = []
+
+    def note(self, name: str, start: int, value) -> None:
+        self.seen.append((name, start, self.at - start, str(value)))
+
+    def take(self, name: str, count: int) -> bytes:
+        left = len(self.data) - self.at
+        if count > left:
+            raise FormatError(name, self.at, f"expected {count} bytes, only {left} are left")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def byte(self, name: str, text: Callable[[int], str] = str) -> int:
+        value = self.take(name, 1)[0]
+        self.note(name, self.at - 1, text(value))
+        return value
+
+    def varint(self, name: str) -> int:
+        start, value = self.at, 0
+        for i in range(5):
+            b = self.take(name, 1)[0]
+            value |= (b & 0x7F) << 7 * i
+            if b < 0x80:
+                if i and b == 0:
+                    raise FormatError(name, start, "not the shortest form of the number")
+                if value >= 1 << 32:
+                    raise FormatError(name, start, f"expected less than 2^32, got {value}")
+                self.note(name, start, value)
+                return value
+        raise FormatError(name, start, "more than 5 bytes")
+
+    def crc(self, name: str, start: int) -> None:
+        """The CRC32C of everything from start up to here."""
+        want = crc32c(self.data[start : self.at])
+        at = self.at
+        got = struct.unpack("<I", self.take(name, 4))[0]
+        if got != want:
+            raise FormatError(name, at, f"the bytes give {want:08x}, the stream says {got:08x}: damaged")
+        self.note(name, at, f"{got:08x}")
+
+
+def parse(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
+    """Check every rule of the container and return its parts. Raises FormatError."""
+    return _parse(_Reader(_bytes(data)), max_pixels)
+
+
+def describe(data: bytes) -> list[tuple[str, int, int, str]]:
+    """(name, offset, bytes, value) of every field and section, in file order; checked as parse does."""
+    reader = _Reader(_bytes(data))
+    _parse(reader, (1 << 64) - 1)
+    return reader.seen
+
+
+def _bytes(data: bytes) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"stream: expected bytes, got {type(data).__name__}")  # bytes(5) would be five zeros
+    return bytes(data)
+
+
+def _parse(r: _Reader, max_pixels: int) -> Stream:
+    magic = r.take("magic", 3)
+    if magic != MAGIC:
+        raise FormatError("magic", 0, f"expected {MAGIC.hex(' ')}, got {magic.hex(' ')}: not a .ckbd stream")
+    r.note("magic", 0, magic.hex(" "))
+    version = r.byte("version")
+    if version != VERSION:
+        raise FormatError("version", 3, f"this reader knows version {VERSION}, the stream says {version}")
+    model = r.take("model", 6)
+    r.note("model", r.at - 6, model.hex())
+    flags = r.byte("flags", lambda v: ", ".join(n for bit, n in ((1, "gray"), (2, "sections")) if v & bit) or "none")
+    quality2 = r.byte("quality", lambda v: f"{v / 2:g}")
+    coder = r.byte("coder", lambda v: f"{1 << (v & 7)} lanes, skip_max {v >> 3 & 15}")
+    width, height = r.varint("width"), r.varint("height")
+    tail, payload_length = r.varint("tail"), r.varint("payload_length")
+    count = r.varint("section_count") if flags & 2 else 0
+    offset = {name: start for name, start, _, _ in r.seen}
+    # The checksum first: after it, a rule that is broken was broken by whoever wrote the stream.
+    r.crc("header_crc", 0)
+
+    def must(name: str, holds: bool, reason: str) -> None:
+        if not holds:
+            raise FormatError(name, offset[name], reason)
+
+    must("flags", flags < 4, f"reserved bits are set: {flags:#04x}")
+    must("quality", 2 <= quality2 <= 200, f"expected 2..200, got {quality2}")
+    must("coder", coder & 7 <= 5 and coder < 0x80, f"expected a lane count up to 32, got {coder:#04x}")
+    must("width", width > 0, "expected at least 1, got 0")
+    must("height", height > 0, "expected at least 1, got 0")
+    must(
+        "height",
+        width * height <= max_pixels,
+        f"{width} x {height} pixels are more than the limit of {max_pixels} (max_pixels)",
+    )
+    must("tail", (tail == 0) == (coder & 7 == 0), f"expected 0 with one lane and more with several, got {tail}")
+    if flags & 2:
+        must("section_count", 0 < count <= 256, f"expected 1..256, got {count}")
+
+    payload_offset = r.at
+    payload = r.take("payload", payload_length)
+    r.note("payload", payload_offset, f"{payload_length} bytes")
+    r.crc("payload_crc", payload_offset)
+
+    sections, places = {}, {}
+    for _ in range(count):
+        start = r.at
+        kind = r.byte("section type")
+        if kind not in SECTION_NAMES and kind < 128:
+            raise FormatError("section type", start, f"unknown and not optional: {kind}")
+        if kind in sections:
+            raise FormatError("section type", start, f"type {kind} occurs twice")
+        name = SECTION_NAMES.get(kind, f"section {kind}")
+        length = r.varint(f"{name} length")
+        places[kind] = r.at
+        sections[kind] = r.take(name, length)
+        r.note(name, places[kind], f"{length} bytes")
+        r.crc(f"{name} crc", start)
+    if r.at != len(r.data):
+        raise FormatError("end", r.at, f"{len(r.data) - r.at} bytes follow the last field")
+    header = Header(model, quality2, width, height, bool(flags & 1), coder & 7, coder >> 3 & 15, tail)
+    return Stream(header, payload, payload_offset, sections, places)

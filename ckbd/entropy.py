@@ -1,0 +1,187 @@
+"""Likelihoods for training, and the integer tables that code real symbols.
+
+y's residuals follow zero-mean Gaussians whose scales form a fixed log-spaced ladder; z follows a learned density per
+channel (Balle et al., "Variational image compression with a scale hyperprior", ICLR 2018, appendix 6.1). Tables are
+built once at export, stored as integers in the model file and named by its hash: erfc differs between platforms, so
+they are never derived again.
+"""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCALES = 64
+SCALE_MIN, SCALE_MAX = 0.11, 256.0
+LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+LIKELIHOOD_MIN = 1e-9
+
+
+def scale_of(k: Tensor) -> Tensor:
+    """Standard deviation of scale index k (any shape, may be fractional): 0.11 at 0, 256 at 63."""
+    return SCALE_MIN * torch.exp(LOG_STEP * k)
+
+
+class _LowerBound(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(x >= bound)
+        return x.clamp(min=bound)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (above,) = ctx.saved_tensors
+        return grad * (above | (grad < 0)), None
+
+
+def _bits(p: Tensor) -> Tensor:
+    return -torch.log2(_LowerBound.apply(p, LIKELIHOOD_MIN))
+
+
+def gaussian_bits(r: Tensor, k: Tensor) -> Tensor:
+    """-log2 of the mass that N(0, scale_of(k)) gives to [r - 1/2, r + 1/2]; r and k of one shape, float."""
+    inverse = 1.0 / (scale_of(k) * math.sqrt(2.0))
+    size = r.abs()
+    # Both arguments on the negative side, where erfc keeps its relative precision.
+    return _bits(0.5 * (torch.erfc((size - 0.5) * inverse) - torch.erfc((size + 0.5) * inverse)))
+
+
+class FactorizedPrior(nn.Module):
+    """A density per channel, as the slope of a learned monotone function (layers 1-3-3-1 of the source above)."""
+
+    WIDTHS = (1, 3, 3, 1)
+
+    def __init__(self, channels: int, spread: float = 8.0):
+        super().__init__()
+        self.matrices, self.biases, self.gates = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        steps = len(self.WIDTHS) - 1
+        for i, (n_in, n_out) in enumerate(zip(self.WIDTHS, self.WIDTHS[1:], strict=False)):
+            start = math.log(math.expm1(spread ** (-1.0 / steps) / n_out))
+            self.matrices.append(nn.Parameter(torch.full((channels, n_out, n_in), start)))
+            self.biases.append(nn.Parameter(torch.rand(channels, n_out, 1) - 0.5))
+            if i + 1 < steps:
+                self.gates.append(nn.Parameter(torch.zeros(channels, n_out, 1)))
+
+    def logits(self, z: Tensor) -> Tensor:
+        """The cumulative's logits at z, (C, 1, n) -> (C, 1, n)."""
+        for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            z = torch.matmul(F.softplus(matrix), z) + bias
+            if i < len(self.gates):
+                z = z + torch.tanh(self.gates[i]) * torch.tanh(z)
+        return z
+
+    def mass(self, z: Tensor) -> Tensor:
+        """Probability of [z - 1/2, z + 1/2] for each channel, (C, n) -> (C, n)."""
+        lower, upper = self.logits((z - 0.5).unsqueeze(1)), self.logits((z + 0.5).unsqueeze(1))
+        sign = -torch.sign(lower + upper).detach()
+        return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs().squeeze(1)
+
+    def bits(self, z: Tensor) -> Tensor:
+        """-log2 mass of z (B, C, h, w), same shape."""
+        B, C, h, w = z.shape
+        with torch.autocast(z.device.type, enabled=False):
+            p = self.mass(z.transpose(0, 1).reshape(C, -1))
+        return _bits(p).view(C, B, h, w).transpose(0, 1)
+
+
+PRECISION = 12
+TOTAL = 1 << PRECISION
+NARROW = 22  # scale indices up to here have at most MAX_NARROW + 1 thresholds, which fit in registers
+MAX_NARROW = 6
+MAX_WIDE = 126
+
+
+def round_frequencies(p: list[float], total: int) -> list[int]:
+    """Integers f >= 1 that add to total and lose the least against p (any non-negative numbers): argmin sum -p log f.
+
+    The loss is convex in each f, so adding one unit at a time where it gains most is optimal.
+    Raises ValueError if there are more symbols than slots.
+    """
+    f = [1] * len(p)
+    if len(p) > total:
+        raise ValueError(f"round_frequencies: {len(p)} symbols do not fit into {total} slots")
+    heap = [(-value * math.log(2.0), i) for i, value in enumerate(p)]
+    heapq.heapify(heap)
+    for _ in range(total - len(p)):
+        _, i = heap[0]
+        f[i] += 1
+        heapq.heapreplace(heap, (-p[i] * math.log1p(1 / f[i]), i))
+    return f
+
+
+def gaussian_tables() -> dict[str, Tensor]:
+    """The y tables of docs/format.md: table.y.freq int16 (64, n) and table.y.max uint8 (64)."""
+    rows, largest = [], []
+    for k in range(SCALES):
+        spread = SCALE_MIN * math.exp(LOG_STEP * k) * math.sqrt(2.0)
+
+        def tail(edge: float, spread: float = spread) -> float:
+            return 0.5 * math.erfc(edge / spread)
+
+        # An escape owns two slots at the least: symbols rarer than that together are not worth a slot each.
+        cap, top = MAX_NARROW if k <= NARROW else MAX_WIDE, 1
+        while top < cap and 2 * tail(top + 0.5) > 2 / TOTAL:
+            top += 1
+        # In pairs of slots: f_0 grows by one pair at a time, f_m by a slot for +m and one for -m.
+        p = [1 - 2 * tail(0.5)] + [2 * (tail(m - 0.5) - tail(m + 0.5)) for m in range(1, top + 1)]
+        f = round_frequencies([*p, 2 * tail(top + 0.5)], TOTAL // 2)
+        rows.append([2 * f[0], *f[1:]])
+        largest.append(top)
+    return {"table.y.freq": _padded(rows), "table.y.max": torch.tensor(largest, dtype=torch.uint8)}
+
+
+def factorized_tables(prior: FactorizedPrior, limit: int) -> dict[str, Tensor]:
+    """The z tables of docs/format.md for symbols within [-limit, limit]: freq and low, size (Nz) int16."""
+    with torch.no_grad():
+        channels = prior.matrices[0].shape[0]
+        grid = torch.arange(-limit, limit + 1, dtype=torch.float64)
+        mass = FactorizedPrior.mass(copy.deepcopy(prior).double(), grid.expand(channels, -1)).tolist()
+    rows, lows, sizes = [], [], []
+    for p in mass:
+        kept = [i for i, value in enumerate(p) if value * TOTAL > 0.5] or [max(range(len(p)), key=p.__getitem__)]
+        first, last = kept[0], kept[-1]
+        inside = p[first : last + 1]
+        rows.append(round_frequencies([*inside, max(1 - sum(inside), 0.0)], TOTAL))
+        lows.append(first - limit)
+        sizes.append(len(inside))
+    return {
+        "table.z.freq": _padded(rows),
+        "table.z.low": torch.tensor(lows, dtype=torch.int16),
+        "table.z.size": torch.tensor(sizes, dtype=torch.int16),
+    }
+
+
+def _padded(rows: list[list[int]]) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [0] * (width - len(row)) for row in rows], dtype=torch.int16)
+
+
+def table_bits(tables: dict[str, Tensor], z: Tensor, phases: list[tuple[Tensor, Tensor]]) -> float:
+    """Ideal code length of an image's symbols by its model's integer tables: sum of -log2(f / 4096), in bits.
+
+    z: (n,) with channels last; phases: (k, r) each (n,). Skipped classes count by their tables as well, an escape
+    counts its slot and the bytes of its value.
+    """
+    z, low, size = z.long(), tables["table.z.low"].long(), tables["table.z.size"].long()
+    channel = torch.arange(z.numel()) % low.numel()
+    t = z - low[channel]
+    beyond = torch.where(t < 0, -2 * t - 1, 2 * (t - size[channel]))
+    escaped = (t < 0) | (t >= size[channel])
+    bits = _slot_bits(tables["table.z.freq"], channel, torch.where(escaped, size[channel], t), beyond, escaped)
+    for k, r in phases:
+        k, largest = k.long(), tables["table.y.max"].long()[k.long()]
+        beyond = r.long().abs() - largest - 1
+        index = torch.minimum(r.long().abs(), largest + 1)
+        bits += _slot_bits(tables["table.y.freq"], k, index, beyond, beyond >= 0)
+    return bits
+
+
+def _slot_bits(freq: Tensor, row: Tensor, column: Tensor, beyond: Tensor, escaped: Tensor) -> float:
+    cost = PRECISION - torch.log2(freq.double())
+    varint_bytes = escaped.sum() + (beyond[escaped] >= 1 << 7).sum() + (beyond[escaped] >= 1 << 14).sum()
+    return float(cost[row, column].sum()) + 8.0 * float(varint_bytes)

@@ -1,0 +1,163 @@
+"""Model files: safetensors with the exact zone as integers, the coder's tables and the float transforms."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ckbd import entropy, numerics
+from ckbd.model import Checkerboard, Config, ExactLayers
+from ckbd.numerics import IntLayer
+from ckbd.transforms import Analysis, HyperAnalysis, Synthesis
+
+FORMAT = "ckbd-model-1"
+MODELS = Path(__file__).parent / "models"
+_ROWS = ("table.y.freq", "table.z.freq")  # as long as their longest table
+
+
+@dataclass
+class Loaded:
+    """A model as it runs. layers carry integers in `carrier`; tables are the integer tensors of docs/format.md."""
+
+    config: Config
+    identity: bytes
+    layers: ExactLayers
+    tables: dict[str, Tensor]
+    g_a: Analysis
+    h_a: HyperAnalysis
+    g_s: Synthesis
+    log_gain: Tensor
+    log_ungain: Tensor
+
+
+def identity(tensors: dict[str, Tensor]) -> bytes:
+    """The six bytes that name a model in a stream (docs/format.md, section 6): tensors named exact.* and table.*."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if not name.startswith(("exact.", "table.")):
+            continue
+        t = tensors[name].cpu().contiguous()
+        dtype = str(t.dtype).removeprefix("torch.")
+        if dtype not in ("int8", "uint8", "int16", "int32"):
+            raise ValueError(f"model file: tensor {name}: expected integers of at most 32 bits, got {dtype}")
+        digest.update(name.encode() + b"\0" + dtype.encode() + b"\0" + bytes([t.dim()]))
+        digest.update(struct.pack(f"<{t.dim()}I", *t.shape))
+        digest.update(t.numpy().astype(t.numpy().dtype.newbyteorder("<")).tobytes())
+    return digest.digest()[:6]
+
+
+def export(model: Checkerboard) -> dict[str, Tensor]:
+    """The tensors of a model file. Raises ValueError if a layer cannot be proved exact."""
+    tensors = {}
+    with torch.no_grad():
+        for name, layer in model.exact.integers().items():
+            for field, value in zip(("weight", "bias", "shift"), numerics.prove(layer, name)[:3], strict=True):
+                tensors[f"exact.{name}.{field}"] = value.cpu().contiguous()
+        tensors |= entropy.gaussian_tables() | entropy.factorized_tables(model.prior, numerics.ACT_MAX)
+        for part in ("g_a", "h_a", "g_s"):
+            tensors |= {
+                f"{part}.{name}": value.cpu().contiguous()
+                for name, value in getattr(model, part).state_dict().items()
+            }
+        tensors |= {"log_gain": model.log_gain.detach().cpu(), "log_ungain": model.log_ungain.detach().cpu()}
+    return tensors
+
+
+def save(model: Checkerboard, path: str | Path) -> bytes:
+    """Export to a .safetensors file; returns the model's identity."""
+    tensors = export(model)
+    metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(model.config))}
+    save_file(tensors, str(path), metadata)
+    return identity(tensors)
+
+
+def load(
+    model: str | Path = "default", device: str | torch.device = "cpu", carrier: torch.dtype = torch.float32
+) -> Loaded:
+    """Read a model file, or a shipped model by name, and prove its bounds again.
+
+    carrier: float32 or float64, what the exact zone's integers travel in; it changes no result.
+    Raises FileNotFoundError, or ValueError naming the field.
+    """
+    path = Path(model)
+    if path.name == str(model) and path.suffix != ".safetensors":
+        path = MODELS / f"{model}.safetensors"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in MODELS.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"model {str(model)!r}: no such file or shipped model (shipped: {shipped})")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"model {str(model)!r}: not a safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"model {str(model)!r}: expected format {FORMAT!r}, got {metadata.get('format')!r}")
+    c = Config.from_json(metadata.get("config", ""))
+    layers = ExactLayers()
+    for name, shape in exact_shapes(c).items():
+        bias = (2, shape[0]) if name == "first" else shape[:1]
+        fields = [
+            _expect(tensors, f"exact.{name}.weight", torch.int8, shape),
+            _expect(tensors, f"exact.{name}.bias", torch.int32, bias),
+            _expect(tensors, f"exact.{name}.shift", torch.uint8, shape[:1]),
+        ]
+        numerics.prove(IntLayer(*fields), name)
+        layers[name] = IntLayer(*(t.to(device, carrier) for t in fields))
+    with torch.device("meta"):  # shapes alone: what the config claims is compared before it is allocated
+        parts: dict[str, nn.Module] = {
+            "g_a": Analysis(c.width, c.M, c.analysis8, c.analysis16),
+            "h_a": HyperAnalysis(c.M, c.hyper, c.Nz),
+            "g_s": Synthesis(c.width, c.M, c.synthesis8, c.synthesis16),
+        }
+    for part, module in parts.items():
+        wanted = {f"{part}.{name}": tuple(t.shape) for name, t in module.state_dict().items()}
+        strangers = {name for name in tensors if name.startswith(f"{part}.")} - wanted.keys()
+        if strangers:
+            raise ValueError(f"model file: the config has no place for tensor {min(strangers)}")
+        state = {name: _expect(tensors, name, torch.float32, shape) for name, shape in wanted.items()}
+        module.load_state_dict({name.removeprefix(f"{part}."): t for name, t in state.items()}, assign=True)
+        module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    gains = [_expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
+    columns = {n: tensors[n].shape[-1] if n in tensors and tensors[n].dim() == 2 else 1 for n in _ROWS}
+    tables = {
+        "table.y.freq": _expect(tensors, "table.y.freq", torch.int16, (64, columns["table.y.freq"])),
+        "table.y.max": _expect(tensors, "table.y.max", torch.uint8, (64,)),
+        "table.z.freq": _expect(tensors, "table.z.freq", torch.int16, (c.Nz, columns["table.z.freq"])),
+        "table.z.low": _expect(tensors, "table.z.low", torch.int16, (c.Nz,)),
+        "table.z.size": _expect(tensors, "table.z.size", torch.int16, (c.Nz,)),
+    }
+    return Loaded(c, identity(tensors), layers, tables, **parts, log_gain=gains[0], log_ungain=gains[1])
+
+
+def exact_shapes(c: Config) -> dict[str, tuple[int, ...]]:
+    """Weight shapes of the exact zone (docs/numerics.md, section 4)."""
+    return {
+        "h_s.0": (4 * c.h_s, c.Nz + 1, 3, 3),
+        "h_s.1": (4 * c.psi, c.h_s, 3, 3),
+        "first": (c.H1, c.psi + 12 * c.M),
+        "hidden": (c.H2, c.H1),
+        "output": (2 * c.M, c.H2),
+    }
+
+
+def _expect(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    if name not in tensors:
+        raise ValueError(f"model file: tensor {name} is missing")
+    t = tensors[name]
+    if t.dtype != dtype or tuple(t.shape) != shape:
+        raise ValueError(f"model file: tensor {name}: expected {dtype} {shape}, got {t.dtype} {tuple(t.shape)}")
+    if not t.numel():
+        raise ValueError(f"model file: tensor {name} is empty")
+    if t.is_floating_point() and not t.isfinite().all():
+        raise ValueError(f"model file: tensor {name} holds values that are not finite")
+    return t

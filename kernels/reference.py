@@ -1,0 +1,135 @@
+"""Torch twins of the phase kernels: the definition of what every kernel must compute (docs/numerics.md).
+
+Sites of one phase are packed: (B, H, W/2, C), channels last. Anchors (phase 0) are the sites with (row + column)
+even: row h holds columns 2j + (h & 1) in phase 0 and 2j + 1 - (h & 1) in phase 1. Cost of phase 1 for one site,
+in multiply-adds: 12 M H1 + H1 H2 + 2 M H2; of phase 0: H1 H2 + 2 M H2; plus C_psi H1 once for each.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ckbd.numerics import ACT_MAX, K_MAX, MEAN_MAX, WEIGHT_MAX, IntLayer, requantise
+
+# Live taps of the 5x5 checkerboard mask in raster order, as (dh, dw): those with dh + dw odd.
+TAPS = tuple(((2 * t + 1) // 5 - 2, (2 * t + 1) % 5 - 2) for t in range(12))
+
+
+def split(y: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, C, H, W), W even, to packed (anchors, non_anchors), each (B, H, W/2, C)."""
+    if y.shape[-1] % 2:
+        raise ValueError(f"split: expected an even width, got {y.shape[-1]}")
+    left, right = y[..., 0::2], y[..., 1::2]
+    odd_row = (torch.arange(y.shape[2], device=y.device) & 1).bool().view(1, 1, -1, 1)
+    anchors = torch.where(odd_row, right, left)
+    others = torch.where(odd_row, left, right)
+    return anchors.permute(0, 2, 3, 1).contiguous(), others.permute(0, 2, 3, 1).contiguous()
+
+
+def merge(anchors: Tensor, others: Tensor) -> Tensor:
+    """The inverse of split: two packed halves (B, H, W/2, C) to (B, C, H, W)."""
+    odd_row = (torch.arange(anchors.shape[1], device=anchors.device) & 1).bool().view(1, -1, 1, 1)
+    left = torch.where(odd_row, others, anchors)
+    right = torch.where(odd_row, anchors, others)
+    return torch.stack((left, right), dim=3).flatten(2, 3).permute(0, 3, 1, 2)
+
+
+def context_columns(anchors: Tensor, first: int, last: int) -> Tensor:
+    """The 12 anchor neighbours of every non-anchor site of rows first..last-1.
+
+    anchors: packed (B, H, W/2, C). Returns (B, last - first, W/2, 12 C), zero outside the lattice; tap t of
+    TAPS occupies channels t C .. (t+1) C. In row h, the neighbour at (dh, dw) lies in packed column
+    j + dw/2 for odd dh, and j + (dw + 1)/2 (h even) or j + (dw - 1)/2 (h odd) for even dh.
+    """
+    B, H, half, C = anchors.shape
+    rows = last - first
+    lo, hi = max(first - 2, 0), min(last + 2, H)
+    padded = F.pad(anchors[:, lo:hi], (0, 0, 1, 1, lo - (first - 2), (last + 2) - hi))
+    odd_row = ((torch.arange(first, last, device=anchors.device) & 1) == 1).view(1, -1, 1, 1)
+
+    def shifted(dh: int, dj: int) -> Tensor:
+        return padded[:, 2 + dh : 2 + dh + rows, 1 + dj : 1 + dj + half]
+
+    columns = []
+    for dh, dw in TAPS:
+        if dh % 2:
+            columns.append(shifted(dh, dw // 2))
+        else:
+            columns.append(torch.where(odd_row, shifted(dh, (dw - 1) // 2), shifted(dh, (dw + 1) // 2)))
+    return torch.cat(columns, dim=-1)
+
+
+def exact_conv3x3(x: Tensor, layer: IntLayer, stripe: int = 64) -> Tensor:
+    """3x3 integer convolution with zero border, requantised to [0, 127]: (B, C, H, W) -> (B, N, H, W).
+
+    A matrix product over gathered neighbours, not conv2d: convolution libraries may pick Winograd's algorithm, whose
+    intermediate values are no integers. stripe: rows at a time, as in phase().
+    """
+    H, W = x.shape[2:]
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    weight = layer.weight.to(x.dtype).permute(0, 2, 3, 1).flatten(1)
+    bias = layer.bias.to(x.dtype)
+    parts = []
+    with torch.autocast(x.device.type, enabled=False):
+        for top in range(0, H, stripe):
+            rows = min(stripe, H - top)
+            taps = [padded[:, top + u : top + u + rows, v : v + W] for u in range(3) for v in range(3)]
+            acc = F.linear(torch.cat(taps, dim=-1), weight, bias)
+            parts.append(requantise(acc, layer, 0, ACT_MAX))
+    return torch.cat(parts, dim=1).permute(0, 3, 1, 2)
+
+
+def probe(device: torch.device, dtype: torch.dtype) -> None:
+    """Check that matrix products on this device are exact up to 2^24; ValueError if they are not.
+
+    Sums that run to the limit and back in several orders, with a last unit that any lost bit would take away.
+    """
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(-ACT_MAX, ACT_MAX + 1, (64, 1032), generator=generator)
+    w = torch.randint(-WEIGHT_MAX, WEIGHT_MAX + 1, (96, 1032), generator=generator)
+    a[:32], w[:48] = ACT_MAX, WEIGHT_MAX
+    a[16:32, 1::2], a[:, 0], w[:, 0] = -ACT_MAX, 1, 1
+    with torch.autocast(device.type, enabled=False):
+        got = F.linear(a.to(device, dtype), w.to(device, dtype)).cpu()
+    if not torch.equal(got.to(torch.int64), a @ w.T):
+        raise ValueError(f"device {device}: matrix products in {dtype} are not exact, streams would not decode")
+
+
+def project_psi(psi: Tensor, first: IntLayer) -> Tensor:
+    """The hyperprior's half of the first layer, shared by both phases: packed (B, H, W/2, C) -> (..., H1)."""
+    with torch.autocast(psi.device.type, enabled=False):
+        return F.linear(psi, first.weight[:, : psi.shape[-1]].to(psi.dtype))
+
+
+def phase(
+    psi_acc: Tensor, context: Tensor | None, layers: tuple[IntLayer, IntLayer, IntLayer], stripe: int = 64
+) -> tuple[Tensor, Tensor]:
+    """(mean, k) of one phase.
+
+    psi_acc: (B, H, W/2, H1), project_psi of this phase's sites. context: packed companded anchors (B, H, W/2, M),
+    or None for phase 0. layers: first (H1, C_psi + 12 M) with a bias for each phase (2, H1), hidden (H2, H1),
+    output (2M, H2). stripe: rows at a time, which bounds the memory of the gathered columns and changes nothing.
+    Returns mean in 1/16 units and table index k, each (B, H, W/2, M), integer-valued in psi_acc's dtype.
+    """
+    first, hidden, output = layers
+    dtype, M = psi_acc.dtype, output.weight.shape[0] // 2
+    w_context = first.weight[:, first.weight.shape[1] - 12 * M :].to(dtype)
+    bias = first.bias[0 if context is None else 1].to(dtype)
+    low = torch.cat((psi_acc.new_full((M,), -MEAN_MAX), psi_acc.new_zeros(M)))
+    high = torch.cat((psi_acc.new_full((M,), MEAN_MAX), psi_acc.new_full((M,), K_MAX)))
+    H = psi_acc.shape[1]
+    parts = []
+    with torch.autocast(psi_acc.device.type, enabled=False):
+        for top in range(0, H, stripe):
+            bottom = min(top + stripe, H)
+            acc = psi_acc[:, top:bottom] + bias
+            if context is not None:
+                acc = acc + F.linear(context_columns(context, top, bottom), w_context)
+            h = requantise(acc, first, 0, ACT_MAX)
+            h = requantise(F.linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, ACT_MAX)
+            out = F.linear(h, output.weight.to(dtype), output.bias.to(dtype))
+            parts.append(requantise(out, output, low, high))
+    out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return out[..., :M], out[..., M:]

@@ -1,0 +1,76 @@
+"""Packages of ckbd, and its C++ through ninja: in parallel, only what changed, each file with its own flags.
+
+Everything else is in pyproject.toml. CXX, CXXFLAGS and LDFLAGS from the environment are honoured.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import ninja
+import pybind11
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra"
+# Further flags of each file. Those for an instruction set must reach no other file: the others run anywhere.
+SOURCES = {
+    "bind.cpp": "",
+    "crc32c.cpp": "",
+    "decode.cpp": "",
+    "encode.cpp": "",
+    "scalar.cpp": "",
+    "tables.cpp": "",
+}
+
+
+def escape(path) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def build_ninja(output: str) -> str:
+    """The text of build.ninja, which makes `output` from csrc/."""
+    includes = (sysconfig.get_paths()["include"], pybind11.get_include())
+    flags = f"{FLAGS} {shlex.join(f'-isystem{path}' for path in includes)} {os.environ.get('CXXFLAGS', '')}"
+    lines = [
+        f"cxx = {os.environ.get('CXX', 'c++')}",
+        f"flags = {flags.replace('$', '$$')}",
+        f"ldflags = {os.environ.get('LDFLAGS', '').replace('$', '$$')}",
+        "rule compile",
+        "  command = $cxx -MD -MF $out.d $flags $isa -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        "  command = $cxx -shared $flags $in -o $out $ldflags",
+    ]
+    for source, isa in SOURCES.items():
+        lines += [f"build {source}.o: compile {escape(ROOT / 'csrc' / source)}", f"  isa = {isa}"]
+    lines.append(f"build {escape(output)}: link {' '.join(f'{source}.o' for source in SOURCES)}")
+    return "\n".join(lines) + "\n"
+
+
+class NinjaBuild(build_ext):
+    """Builds in build/csrc-PYTHON whatever the command, so that editable installs are incremental too."""
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name))
+        folder = ROOT / "build" / f"csrc-{sys.implementation.cache_tag}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "build.ninja").write_text(build_ninja(target.name))
+        subprocess.run([Path(ninja.BIN_DIR) / "ninja", "-C", folder], check=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / target.name, target)
+
+
+setup(
+    packages=sorted({*find_packages(include=["ckbd", "ckbd.*"]), "ckbd.kernels"}),
+    package_dir={"ckbd.kernels": "kernels"},
+    package_data={"ckbd": ["models/*.safetensors", "py.typed", "_rans.pyi"]},
+    ext_modules=[Extension("ckbd._rans", [f"csrc/{source}" for source in SOURCES])],
+    cmdclass={"build_ext": NinjaBuild},
+)

@@ -1,0 +1,68 @@
+"""Small models and pictures that the tests share; every random number comes from a seed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ckbd
+from ckbd import modelfile
+from ckbd.model import Checkerboard, Config
+
+TINY = Config(
+    width=66,
+    M=16,
+    Nz=6,
+    hyper=16,
+    h_s=8,
+    psi=32,
+    H1=64,
+    H2=32,
+    analysis8=1,
+    analysis16=1,
+    synthesis8=1,
+    synthesis16=1,
+    levels=3,
+)
+
+
+def tiny_model(seed: int = 0, config: Config = TINY) -> Checkerboard:
+    """An untrained model whose weights are spread out enough to use narrow, wide and skipped classes."""
+    torch.manual_seed(seed)
+    model = Checkerboard(config)
+    with torch.no_grad():
+        model.exact.output.weight[config.M :] *= 6
+        model.exact.output.bias[config.M :] += torch.randn(config.M) * 1.5
+        model.exact.first.bias.normal_(0, 0.5)
+        for layer in (model.exact.h_s_0, model.exact.h_s_1, model.exact.hidden):
+            layer.bias.normal_(0, 0.3)
+    return model
+
+
+def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """uint8 (height, width, 3): smooth shapes, edges and noise, so that no latent is trivial."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    planes = [np.sin(x / rng.uniform(4, 30) + rng.uniform(0, 6)) * np.cos(y / rng.uniform(4, 30)) for _ in range(3)]
+    picture = 128 + 80 * np.stack(planes, -1) + 60 * ((x + 2 * y) // 23 % 2)[..., None]
+    return np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    modelfile.save(tiny_model(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path) -> ckbd.Codec:
+    return ckbd.load(tiny_path)
+
+
+@pytest.fixture(scope="session")
+def small_env() -> dict[str, str]:
+    """Environment for child processes: one thread, no colour."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}

@@ -1,0 +1,349 @@
+"""The command line: what is written where, what is refused, and what a bad file does to the others."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import textured
+from jpeg_codec import JpegCodec
+from PIL import Image
+
+from ckbd import cli, codec, container
+from ckbd.image import Picture, psnr
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Stands in for ckbd.load; the list of its calls."""
+    calls = []
+
+    def load(model, **options):
+        calls.append((model, options))
+        return JpegCodec()
+
+    monkeypatch.setattr("ckbd.load", load, raising=False)
+    return calls
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, loads):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def photo(path, height=19, width=30, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(textured(height, width, seed)).save(path)
+    return path
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_file_there_and_back(here, loads, capsys):
+    photo(here / "a.png", 19, 30)
+    assert cli.main(["encode", "a.png", "a.ckbd", "--quality", "80", "--model", "m", "--threads", "2"]) == 0
+    size = (here / "a.ckbd").stat().st_size
+    expected = f"a.png -> a.ckbd  {size} bytes  {8 * size / 570:.4f} bpp  quality 80\n"
+    assert capsys.readouterr() == (expected, "")
+    assert cli.main(["decode", "a.ckbd", "b.bmp"]) == 0
+    assert capsys.readouterr() == ("a.ckbd -> b.bmp  30x19\n", "")
+    with Image.open("b.bmp") as pil:
+        assert pil.size == (30, 19) and pil.format == "BMP"
+    assert loads == [
+        ("m", {"device": "cpu", "threads": 2}),
+        ("default", {"device": "cpu", "threads": None}),
+    ]
+
+
+def test_folders_are_mirrored(here, capsys):
+    for name in ("in/a.png", "in/deep/er/a.tif", "in/deep/b.webp", "in/.hidden/c.png", "single.png"):
+        photo(here / name)
+    (here / "in" / "note.txt").write_text("no image")
+    assert cli.main(["encode", "in", "single.png", "out"]) == 0
+    assert files(here / "out") == ["a.ckbd", "deep/b.ckbd", "deep/er/a.ckbd", "single.ckbd"]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert cli.main(["decode", "out", "back"]) == 0
+    assert files(here / "back") == ["a.png", "deep/b.png", "deep/er/a.png", "single.png"]
+
+
+def test_a_bad_file_fails_alone(here, capsys):
+    for name in ("in/a.png", "in/c.png"):
+        photo(here / name)
+    (here / "in" / "b.png").write_bytes(b"no picture")
+    (here / "empty").mkdir()
+    assert cli.main(["encode", "in", "missing.png", "empty", "out"]) == 1
+    out, err = capsys.readouterr()
+    assert files(here / "out") == ["a.ckbd", "c.ckbd"] and len(out.splitlines()) == 2
+    lines = err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("ckbd: ") for line in lines)
+    assert (
+        "missing.png: no such file" in lines[0] and "empty: no files" in lines[1] and "in/b.png: no image" in lines[2]
+    )
+
+
+def test_a_bad_stream_fails_alone_and_in_one_line(here, capsys):
+    photo(here / "in" / "a.png")
+    cli.main(["encode", "in", "out"])
+    (here / "out" / "b.ckbd").write_bytes(b"junk")
+    (here / "out" / "c.ckbd").mkdir()
+    capsys.readouterr()
+    assert cli.main(["decode", "out", "back"]) == 1
+    assert files(here / "back") == ["a.png"]
+    assert capsys.readouterr().err == "ckbd: out/b.ckbd: magic at offset 0: expected another one\n"
+
+
+def test_nothing_is_overwritten_without_force(here, capsys):
+    photo(here / "in" / "a.png")
+    photo(here / "in" / "b.png")
+    (here / "out").mkdir()
+    (here / "out" / "a.ckbd").write_bytes(b"precious")
+    assert cli.main(["encode", "in", "out"]) == 1
+    assert "out/a.ckbd exists (--force overwrites it)" in capsys.readouterr().err
+    assert (here / "out" / "a.ckbd").read_bytes() == b"precious" and (here / "out" / "b.ckbd").is_file()
+    assert cli.main(["encode", "in", "out", "--force"]) == 0
+    assert (here / "out" / "a.ckbd").read_bytes() != b"precious"
+    assert cli.main(["decode", "out", "back"]) == 0
+    assert cli.main(["decode", "out", "back"]) == 1
+    assert cli.main(["decode", "--force", "out", "back"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["encode", "in", "out"], "in/a.jpg and in/a.png would both be written to out/a.ckbd"),
+        (
+            ["decode", "old.ckbd", "x.ckbd"],
+            "OUT x.ckbd: expected a folder (end a new one with /) or a name in .png,",
+        ),
+        (["eval", "nowhere"], "DIR nowhere: no such folder"),
+        (["eval", "in", "--json", "old.ckbd"], "old.ckbd exists (--force overwrites it)"),
+        (["eval", "in", "--csv", "nowhere/x.csv"], "nowhere/x.csv: no such folder"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(arguments, reason, here, loads, capsys):
+    for name in ("in/a.png", "in/a.jpg", "in/b.png"):
+        photo(here / name)
+    (here / "old.ckbd").touch()
+    before = files(here)
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert reason in err and err.startswith("ckbd: ") and len(err.splitlines()) == 1 and not out
+    assert files(here) == before and not loads
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["encode", "a.png"],
+        ["encode", "a.png", "out", "--quality", "0.9"],
+        ["encode", "a.png", "out", "--quality", "nan"],
+        ["encode", "a.png", "out", "--quality", "50", "--target-bpp", "1"],
+        ["encode", "a.png", "out", "--target-bpp", "0"],
+        ["encode", "a.png", "out", "--threads", "0"],
+        ["eval", "in", "--qualities", "10,101"],
+        ["paint"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, here, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(arguments)
+    assert exit.value.code == 2 and "usage: ckbd" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(here, monkeypatch, capsys):
+    def load(model, **options):
+        raise FileNotFoundError(2, "No such file or directory", model)
+
+    monkeypatch.setattr("ckbd.load", load, raising=False)
+    photo(here / "a.png")
+    assert cli.main(["encode", "a.png", "out", "--model", "m.safetensors"]) == 2
+    assert capsys.readouterr().err == "ckbd: model m.safetensors: No such file or directory\n"
+    assert files(here) == ["a.png"]
+
+
+@pytest.mark.parametrize("at_most", [True, False])
+def test_search_finds_every_threshold(at_most):
+    halves = np.arange(2, 201) / 2
+    values = np.floor(halves / 3) * 10  # a stair, so that several qualities share a measure
+    for target in (*np.unique(values), *np.unique(values) + 1):
+        asked = []
+
+        def measure(quality, asked=asked):
+            asked.append(quality)
+            return values[int(2 * quality) - 2]
+
+        quality, reached = cli.search(measure, target, at_most=at_most)
+        assert reached == (values[0] <= target <= values[-1]) and quality in asked and len(asked) <= 10
+        fitting = halves[values <= target] if at_most else halves[values >= target]
+        assert quality == (max(fitting) if at_most else min(fitting, default=100))
+    assert cli.search(lambda quality: quality, 0.5, at_most=at_most) == (1, False)
+    assert cli.search(lambda quality: quality, 100.5, at_most=at_most) == (100, False)
+
+
+def test_target_bpp_is_the_best_that_fits(here, capsys):
+    picture = Picture(np.array(Image.open(photo(here / "a.png", 64, 70))))
+    assert cli.main(["encode", "a.png", "a.ckbd", "--target-bpp", "4"]) == 0
+    quality = float(capsys.readouterr().out.split()[-1])
+    (stream,), (larger,) = (JpegCodec().encode([picture], q) for q in (quality, quality + 0.5))
+    assert (here / "a.ckbd").read_bytes() == stream
+    assert 8 * len(stream) / 4480 <= 4 < 8 * len(larger) / 4480
+
+
+def test_target_psnr_is_the_smallest_that_reaches_it(here, capsys):
+    picture = Picture(np.array(Image.open(photo(here / "a.png", 64, 70))))
+    assert cli.main(["encode", "a.png", "a.ckbd", "--target-psnr", "35"]) == 0
+    quality = float(capsys.readouterr().out.split()[-1])
+    jpeg = JpegCodec()
+    good, worse = (jpeg.decode_pictures(jpeg.encode([picture], q))[0].rgb for q in (quality, quality - 0.5))
+    assert psnr(good, picture.rgb) >= 35 > psnr(worse, picture.rgb)
+
+
+@pytest.mark.parametrize(
+    "target, quality",
+    [(["--target-bpp", "0.01"], 1), (["--target-bpp", "999"], 100), (["--target-psnr", "2"], 1)],
+)
+def test_a_target_out_of_reach_takes_the_nearest_end_and_warns(target, quality, here, capsys):
+    photo(here / "a.png")
+    assert cli.main(["encode", "a.png", "a.ckbd", *target]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith(f"quality {quality}\n")
+    assert err.startswith("ckbd: a.png: warning: ") and f"out of reach; quality {quality} gives" in err
+
+
+@pytest.mark.parametrize("where", ["encode", "rename"])
+def test_an_interrupt_is_clean(where, here, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    photo(here / "in" / "a.png")
+    photo(here / "in" / "b.png")
+    if where == "encode":
+        monkeypatch.setattr(JpegCodec, "encode", interrupted)
+    else:
+        monkeypatch.setattr(os, "replace", interrupted)
+    assert cli.main(["encode", "in", "out"]) == 130
+    assert capsys.readouterr().err == "ckbd: interrupted\n"
+    assert files(here) == ["in/a.png", "in/b.png"]
+
+
+def test_a_fault_of_ours_is_not_hidden(here, monkeypatch):
+    def broken(self, images, quality):
+        raise AssertionError("never")
+
+    photo(here / "a.png")
+    monkeypatch.setattr(JpegCodec, "encode", broken)
+    with pytest.raises(AssertionError, match="never"):
+        cli.main(["encode", "a.png", "out"])
+
+
+def test_an_image_that_the_suffix_cannot_hold_fails_alone(here, monkeypatch, capsys):
+    rgb = np.zeros((2, 3, 3), np.uint8)
+    monkeypatch.setattr(JpegCodec, "decode_pictures", lambda self, streams: [Picture(rgb, rgb[..., 0])])
+    (here / "a.ckbd").touch()
+    assert cli.main(["decode", "a.ckbd", "a.jpg"]) == 1
+    assert "cannot write mode RGBA as JPEG" in capsys.readouterr().err and files(here) == ["a.ckbd"]
+    assert cli.main(["decode", "a.ckbd", "a.png"]) == 0
+
+
+FIELDS = [("magic", 0, 4, "ckbd"), ("width", 4, 2, "768"), ("payload", 6, 1000, "")]
+
+
+def test_info_shows_every_field(here, monkeypatch, capsys):
+    monkeypatch.setattr(container, "describe", lambda data: FIELDS)
+    (here / "a.ckbd").write_bytes(bytes(1006))
+    assert cli.main(["info", "a.ckbd"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "a.ckbd: 1006 bytes",
+        "  offset    bytes  field",
+        "       0        4  magic    ckbd",
+        "       4        2  width    768",
+        "       6     1000  payload",
+    ]
+    assert cli.main(["info", "--json", "a.ckbd"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["bytes"] == 1006
+    assert shown["fields"] == [
+        dict(zip(("name", "offset", "bytes", "value"), field, strict=True)) for field in FIELDS
+    ]
+
+
+@pytest.mark.parametrize("data, reason", [(b"junk, not a stream", "magic"), (b"", ""), (None, "No such file")])
+def test_info_of_no_stream_is_one_line(data, reason, here, capsys):
+    if data is not None:
+        (here / "a.ckbd").write_bytes(data)
+    assert cli.main(["info", "a.ckbd"]) == 1
+    out, err = capsys.readouterr()
+    assert not out and len(err.splitlines()) == 1 and err.startswith("ckbd: a.ckbd: ") and reason in err
+
+
+def test_eval_prints_and_writes(here, capsys):
+    photo(here / "in" / "a.png")
+    photo(here / "in" / "b.jpg", 33, 21, 1)
+    arguments = ["eval", "in", "--qualities", "30,60,90", "--no-rivals"]
+    assert cli.main([*arguments, "--json", "r.json", "--csv", "r.csv", "--plot", "r.svg"]) == 0
+    out, err = capsys.readouterr()
+    assert "mean over 2 images" in out and "PSNR dB" in out and not err
+    result = json.loads((here / "r.json").read_text())
+    assert result["curve"]["quality"] == [30, 60, 90] and result["rivals"] == {} == result["bd_rate"]
+    assert len((here / "r.csv").read_text().splitlines()) == 1 + 2 * 3 and (here / "r.svg").stat().st_size > 1000
+    assert cli.main([*arguments, "--plot", "r.svg"]) == 2
+    assert cli.main([*arguments, "--plot", "r.txt"]) == 1
+    assert "for a plot" in capsys.readouterr().err
+
+
+def test_eval_of_a_folder_without_images(here, capsys):
+    (here / "in").mkdir()
+    assert cli.main(["eval", "in"]) == 1
+    assert capsys.readouterr().err == "ckbd: eval: in: no image files\n"
+
+
+def test_train_hands_its_arguments_on(monkeypatch):
+    from ckbd import train
+
+    seen = []
+    monkeypatch.setattr(train, "main", seen.append)
+    assert cli.main(["train", "--steps", "5", "data"]) == 0 and seen == [["--steps", "5", "data"]]
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys, ckbd.cli\n"
+        "try: ckbd.cli.main(['--help'])\n"
+        "finally: assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("encode", "decode", "info", "eval", "train"):
+        assert command in done.stdout
+
+
+def test_a_closed_pipe_is_no_traceback(here):
+    (here / "a.ckbd").write_bytes(b"x")
+    code = (
+        "import sys; from ckbd import cli, container\n"
+        "container.describe = lambda data: [('field', 0, 1, 'x' * 100)] * 10_000\n"
+        "sys.exit(cli.main(['info', 'a.ckbd']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 1
+
+
+def test_a_real_stream_through_the_shell(here, tiny_path):
+    photo(here / "a.png", 67, 50)
+    for arguments in (["encode", "a.png", "a.ckbd"], ["info", "a.ckbd"], ["decode", "a.ckbd", "b.png"]):
+        model = [] if arguments[0] == "info" else ["--model", str(tiny_path)]
+        done = subprocess.run([sys.executable, "-m", "ckbd.cli", *arguments, *model], capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        if arguments[0] == "info":
+            assert "width" in done.stdout and " 50\n" in done.stdout
+    (image,) = codec.load(tiny_path).decode([(here / "a.ckbd").read_bytes()])
+    with Image.open(here / "b.png") as pil:
+        assert pil.size == (50, 67) and np.array_equal(np.asarray(pil), np.asarray(image))

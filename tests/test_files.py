@@ -1,0 +1,93 @@
+"""Which output belongs to which input, and what is refused before any work."""
+
+from pathlib import Path
+
+import pytest
+
+from ckbd import files, image
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.png", "in/a.jpg", "in/deep/er/a.b.JPG", "in/deep/b.png", "in/note.txt", "odd/x.ckbd"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "named.ckbd").mkdir()
+
+
+def plan(*arguments):
+    """As `ckbd encode` plans; paths as text."""
+    jobs, missing = files.plan(arguments[:-1], arguments[-1], image.find, ".ckbd", (".ckbd",))
+    return {str(source): str(target) for source, target in jobs}, {str(path): why for path, why in missing}
+
+
+@pytest.mark.parametrize(
+    "arguments, jobs",
+    [
+        (["in/a.png", "x.ckbd"], {"in/a.png": "x.ckbd"}),
+        (["in/a.png", "new/x.CKBD"], {"in/a.png": "new/x.CKBD"}),
+        (["in/a.png", "new"], {"in/a.png": "new/a.ckbd"}),
+        (["in/a.png", "v1.2/"], {"in/a.png": "v1.2/a.ckbd"}),
+        (["in/a.png", "named.ckbd"], {"in/a.png": "named.ckbd/a.ckbd"}),
+        (
+            ["in/note.txt", "new"],
+            {"in/note.txt": "new/note.ckbd"},
+        ),
+        (["in/deep", "new"], {"in/deep/b.png": "new/b.ckbd", "in/deep/er/a.b.JPG": "new/er/a.b.ckbd"}),
+        (["in/deep/er", "in/a.png", "new"], {"in/deep/er/a.b.JPG": "new/a.b.ckbd", "in/a.png": "new/a.ckbd"}),
+        (["in/a.png", "in"], {"in/a.png": "in/a.ckbd"}),
+        (["in/deep", "in"], {"in/deep/b.png": "in/b.ckbd", "in/deep/er/a.b.JPG": "in/er/a.b.ckbd"}),
+    ],
+)
+def test_where_outputs_go(arguments, jobs, here):
+    assert plan(*arguments) == (jobs, {})
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["in", "out"], "in/a.jpg and in/a.png would both be written to out/a.ckbd"),
+        (["in/a.png", "in/a.jpg", "out"], "in/a.png and in/a.jpg would both be written to out/a.ckbd"),
+        (["in/a.png", "in/a.png", "out"], "would both be written to out/a.ckbd"),
+        (["in/deep", "in/deep/b.png", "out"], "would both be written to out/b.ckbd"),
+        (["in/a.png", "in/a.png"], "OUT in/a.png: expected a folder"),
+        (["in/deep", "in/deep"], "OUT in/deep is also an input"),
+        (["in/deep", "./in/../in/deep/"], "is also an input"),
+        (["odd/x.ckbd", "odd/x.ckbd"], "OUT odd/x.ckbd is also an input"),
+        (["odd/x.ckbd", "odd"], "odd/x.ckbd would be written for odd/x.ckbd, but is also an input"),
+        (["in/a.png", "in/deep/b.png", "x.ckbd"], "OUT x.ckbd: expected a folder for more than one file"),
+        (["in/deep", "x.ckbd"], "OUT x.ckbd: expected a folder for more than one file"),
+        (["in/a.png", "x.jpg"], r"OUT x.jpg: expected a folder \(end a new one with /\) or a name in .ckbd"),
+    ],
+)
+def test_what_is_refused(arguments, reason, here):
+    with pytest.raises(files.UsageError, match=reason):
+        plan(*arguments)
+
+
+def test_a_link_to_an_input_is_that_input(here):
+    Path("x.ckbd").symlink_to("odd/x.ckbd")
+    with pytest.raises(files.UsageError, match="is also an input"):
+        plan("odd/x.ckbd", "x.ckbd")
+
+
+def test_what_is_not_there_is_listed(here):
+    Path("empty").mkdir()
+    jobs, missing = plan("nowhere.png", "empty", "in/a.png", "out")
+    assert jobs == {"in/a.png": "out/a.ckbd"}
+    assert "no such file" in missing["nowhere.png"] and "no files" in missing["empty"]
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.png"), "No such file or directory"),
+        (FileNotFoundError(2, "No such file or directory", "b.png"), "No such file or directory: b.png"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ValueError("two\n  lines"), "two lines"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_reason_is_one_line(error, text):
+    assert files.reason_of(error, "a.png") == text

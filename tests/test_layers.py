@@ -1,0 +1,85 @@
+"""Who may import whom: the house's import rules, read from the sources."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Module -> the modules of this project that it may import (and theirs). Anything not listed is refused.
+ALLOWED = {
+    "_rans": set(),
+    "numerics": set(),
+    "kernels": {"numerics"},
+    "transforms": {"numerics"},
+    "entropy": {"numerics"},
+    "container": {"_rans"},
+    "sections": {"container"},
+    "image": set(),
+    "data": {"image"},
+    "model": {"transforms", "entropy", "numerics", "kernels"},
+    "modelfile": {"model", "transforms", "entropy", "numerics"},
+    "codec": {
+        "model",
+        "modelfile",
+        "transforms",
+        "kernels",
+        "container",
+        "image",
+        "entropy",
+        "numerics",
+        "sections",
+        "_rans",
+    },
+    "train": {"data", "model", "modelfile"},
+    "rivals": {"image"},
+    "evaluate": {"image", "rivals"},
+    "report": {"evaluate", "image"},
+    "files": set(),
+    "cli": {"codec", "container", "image", "files", "train", "evaluate", "report"},
+    "__init__": {"codec", "container", "image"},
+}
+# Outside packages that only these may import.
+ONLY = {"triton": {"kernels"}, "matplotlib": {"report"}, "bjontegaard": {"evaluate"}}
+
+
+def sources():
+    for path in sorted((ROOT / "ckbd").glob("*.py")):
+        yield path.stem, path
+    for path in sorted((ROOT / "kernels").glob("*.py")):
+        yield "kernels", path
+
+
+def imports(path):
+    """(project module or None, outside package or None) of every import statement in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: relative import"
+            # `from ckbd import a, b` names modules; `from ckbd.a import b` names what is in one.
+            names = [f"{node.module}.{a.name}" for a in node.names] if node.module == "ckbd" else [node.module]
+        for name in names:
+            parts = name.split(".")
+            assert parts[0] not in ("bench", "tests", "kernels"), f"{path.name}:{node.lineno}: imports {name}"
+            yield (parts[1] if len(parts) > 1 else "__init__", None) if parts[0] == "ckbd" else (None, parts[0])
+
+
+@pytest.mark.parametrize("module, path", list(sources()), ids=lambda v: v if isinstance(v, str) else v.name)
+def test_imports_point_downwards(module, path):
+    assert module in ALLOWED, f"{path.name}: say in ALLOWED what it may import"
+    for inside, outside in imports(path):
+        if inside and not (module == "kernels" and inside == "kernels") and inside != "__init__":
+            assert inside in ALLOWED[module], f"{path.name} imports ckbd.{inside}"
+        if inside == "__init__":
+            assert module in ("cli", "__init__"), f"{path.name} imports the package itself"
+        if outside in ONLY:
+            assert module in ONLY[outside], f"{path.name} imports {outside}"
+
+
+def test_the_exact_zone_imports_nothing_but_torch():
+    for path in (ROOT / "ckbd/numerics.py", ROOT / "kernels/reference.py"):
+        outside = {o for _, o in imports(path)} - {None, "__future__", "typing"}
+        assert outside == {"torch"}, path
