@@ -191,7 +191,7 @@ class Codec:
         """Streams to PIL images of mode L, LA, RGB or RGBA, with the ICC profile in .info if there was one.
 
         Raises FormatError, naming the field and its offset, for a stream that is damaged, hostile, too large, or made
-        by another model.
+        by another model. One bad stream fails the call: decode singly to keep the others.
         """
         return [image.to_pil(p) for p in self.decode_pictures(streams)]
 
