@@ -1,8 +1,9 @@
-"""What things cost: `python -m bench.run decode` and `python -m bench.run exact-cost`.
+"""What things cost: `python -m bench.run CASE`.
 
 decode      milliseconds from bytes to RGB array, split by stage, for one picture at several qualities
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
+coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 import ckbd
+from bench import coder
 from ckbd import _rans, container, data, entropy, image
 from ckbd.model import Checkerboard, Config
 
@@ -181,7 +183,7 @@ def overhead(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-CASES = {"decode": decode, "exact-cost": exact_cost, "overhead": overhead}
+CASES = {"decode": decode, "exact-cost": exact_cost, "overhead": overhead, "coder": coder.coder}
 
 
 def main() -> None:
@@ -196,6 +198,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json", metavar="FILE")
+    coder.add_arguments(parser)
     args = parser.parse_args()
     if args.case == "exact-cost" and not args.checkpoint:
         parser.error("exact-cost needs --checkpoint: a model file holds only the integers")

@@ -1,18 +1,27 @@
 """The compiled coder: rANS over the tables of a model, as docs/format.md sections 2 to 4 say.
 
-Arrays are contiguous and of one dimension unless said otherwise; numpy arrays and all other buffers of the dtype do.
-They are read and written in place, with the GIL released, so nobody may change them during a call. A wrong dtype,
-shape or value raises ValueError with the argument's name, what was expected and what came.
+Arrays are contiguous and of one dimension unless said otherwise: numpy arrays, anything else with the buffer
+protocol, and torch CPU tensors, pinned or not. They are read and written in place, with the GIL released, so nobody
+may change them during a call. Symbols r are int8 or int16, all phases of an image alike. A wrong dtype, shape or
+value raises ValueError with the argument's name, what was expected and what came.
+
+isa: an instruction set, one of isas(); None takes the fastest. All write the same bytes, read the same symbols and
+find the same fault in a damaged payload. threads: how many a batch may use; None is one for each CPU that the process
+may use. They are kept for the next call. A batch too small to be worth waking them stays on the calling thread.
 """
 
 from collections.abc import Sequence
 
+from torch import Tensor
 from typing_extensions import Buffer
+
+Array = Buffer | Tensor
 
 class StreamError(ValueError):
     """A payload violates the format: args (message, field, offset), offset in bytes within the payload.
 
-    field: "lane states", "exceptions", "escapes", "words", "tail" or "end state".
+    field: "lane states", "exceptions", "escapes", "words", "tail" or "end state". A symbol that an int8 array has no
+    room for is reported like one beyond int16.
     """
 
     field: str
@@ -22,7 +31,7 @@ class StreamError(ValueError):
 class Tables:
     """The integer tables of a model (section 6), checked; may be used by many threads at once."""
 
-    def __init__(self, y_freq: Buffer, y_max: Buffer, z_freq: Buffer, z_low: Buffer, z_size: Buffer) -> None:
+    def __init__(self, y_freq: Array, y_max: Array, z_freq: Array, z_low: Array, z_size: Array) -> None:
         """y_freq int16 (64, n), y_max uint8 (64,), z_freq int16 (Nz, m), z_low and z_size int16 (Nz,)."""
 
     @property
@@ -33,6 +42,61 @@ class Tables:
     def min_z_bits(self) -> float:
         """Sum over the channels of log2(4096 / largest frequency): the least ideal bits of one site of z."""
 
+# Whole images, whose table indices are all known
+
+def encode(
+    tables: Tables,
+    z: Array,
+    phases: Sequence[tuple[Array, Array]],
+    *,
+    lanes: int | None = None,
+    skip_max: int | None = None,
+    isa: str | None = None,
+) -> tuple[bytes, int, int, int]:
+    """(payload, log2 of the lanes used, skip_max, tail) of z int16 (n_z,) and each phase's k uint8 (n,) and r (n,).
+
+    lanes: 1, 2, 4, 8, 16 or 32; fewer are used if the last phase is too short for them. None: 32, or 16 for payloads
+    below 8 KiB. skip_max: 0..15. None: the one of 0..4 that makes the payload shortest, judged by a sample.
+    """
+
+def encode_batch(
+    tables: Tables,
+    images: Sequence[tuple[Array, Sequence[tuple[Array, Array]]]],
+    *,
+    lanes: int | None = None,
+    skip_max: int | None = None,
+    threads: int | None = None,
+    isa: str | None = None,
+) -> list[tuple[bytes, int, int, int]]:
+    """What encode() makes of each (z, phases)."""
+
+def decode(
+    tables: Tables,
+    payload: Array,
+    z: Array,
+    phases: Sequence[tuple[Array, Array]],
+    *,
+    lanes_log2: int,
+    skip_max: int,
+    tail: int,
+    isa: str | None = None,
+) -> None:
+    """Fills z, int16 (n_z,), and r (n,) of each phase (k uint8 (n,), r) from payload, uint8; raises StreamError.
+
+    After an error the arrays mean nothing.
+    """
+
+def decode_batch(
+    tables: Tables,
+    images: Sequence[tuple[Array, int, int, int, Array, Sequence[tuple[Array, Array]]]],
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+) -> list[StreamError | None]:
+    """decode() of each (payload, lanes_log2, skip_max, tail, z, phases). An error stops its own image only."""
+
+# Step by step, where a phase's indices are known only after the phase before it
+
 class Decoder:
     """Decodes one payload: z(), then phase() as often as there are phases, then finish(), each once.
 
@@ -41,35 +105,51 @@ class Decoder:
     """
 
     def __init__(
-        self, tables: Tables, payload: Buffer, *, lanes_log2: int, skip_max: int, tail: int, phases: int = 2
+        self,
+        tables: Tables,
+        payload: Array,
+        *,
+        lanes_log2: int,
+        skip_max: int,
+        tail: int,
+        phases: int = 2,
+        isa: str | None = None,
     ) -> None:
         """payload uint8, held until the decoder goes; lanes_log2 0..5, skip_max 0..15, tail: from the header.
 
         Raises StreamError if the parts before the words are damaged.
         """
 
-    def z(self, out: Buffer) -> None:
+    def z(self, out: Array) -> None:
         """Fills out, int16 (n,) with n a multiple of Nz. Raises StreamError."""
 
-    def phase(self, k: Buffer, out: Buffer) -> None:
-        """Fills out, int16 (n,), with the residuals of table indices k, uint8 (n,). Raises StreamError."""
+    def phase(self, k: Array, out: Array) -> None:
+        """Fills out, int8 or int16 (n,), with the residuals of table indices k, uint8 (n,). Raises StreamError."""
 
     def finish(self) -> None:
         """Raises StreamError unless all of the payload has been used and the coder ends where it must."""
 
-def encode(
-    tables: Tables, z: Buffer, phases: Sequence[tuple[Buffer, Buffer]], *, lanes: int = 32, skip_max: int = 1
-) -> tuple[bytes, int, int]:
-    """(payload, log2 of the lanes used, tail) of z int16 (n_z,) and, for each phase, (k uint8 (n,), r int16 (n,)).
+def z_batch(
+    decoders: Sequence[Decoder], outs: Sequence[Array], *, threads: int | None = None
+) -> list[StreamError | None]:
+    """z() of each decoder. An error stops its own stream only."""
 
-    lanes: 1, 2, 4, 8, 16 or 32; fewer are used if the last phase is too short for them. skip_max: 0..15.
+def phase_batch(
+    decoders: Sequence[Decoder], ks: Sequence[Array], outs: Sequence[Array], *, threads: int | None = None
+) -> list[StreamError | None]:
+    """phase() of each decoder, all outs of one dtype. An error stops its own stream only.
+
+    A wrong index raises ValueError: that decoder has not moved, the others have done their step.
     """
 
-def ideal_bits(tables: Tables, phases: Sequence[tuple[Buffer, Buffer]]) -> float:
+def ideal_bits(tables: Tables, phases: Sequence[tuple[Array, Array]]) -> float:
     """Sum of -log2(f / 4096) over all elements of the phases (k, r), skipped or not; an escape counts as its slot."""
 
-def crc32c(data: Buffer, value: int = 0) -> int:
+def crc32c(data: Array, value: int = 0, *, isa: str | None = None) -> int:
     """CRC32C of the bytes that have CRC32C `value` followed by data, uint8."""
 
+def isas() -> tuple[str, ...]:
+    """The instruction sets that this machine can run, slowest first, of "scalar", "avx2" and "avx512"."""
+
 def isa() -> str:
-    """The instruction set that the coder uses: "scalar"."""
+    """The last of isas()."""

@@ -1,14 +1,13 @@
 """The plain algorithm: images -> streams in two phases, streams -> images in two phases.
 
 Pictures whose padded sizes agree share a batch; what a stream decodes to depends on neither the batch, the device nor
-the number of threads (docs/numerics.md). The entropy coder runs on a thread for each picture, without the GIL.
+the number of threads (docs/numerics.md). The entropy coder takes the pictures of a batch at once, on its own threads.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -24,8 +23,6 @@ from ckbd.kernels import reference
 from ckbd.model import gain_at, hyper_features
 
 R_MAX = 1023
-FEW_LANES_BYTES = 8192  # payloads below this use 16 lanes: half a byte a lane matters there, speed does not
-SKIPS = range(5)  # values of skip_max that the encoder tries; beyond these no picture gained
 PATCH = 64  # pictures are padded to multiples of this; z has one site for each such square
 MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}
 
@@ -73,7 +70,7 @@ def _device(name: str | torch.device) -> torch.device:
 
 
 class Codec:
-    """A loaded model. Safe to share between threads, not across a fork; make it with ckbd.load().
+    """A loaded model, safe to share between threads; make it with ckbd.load().
 
     stage: called with "parse", "coder", "h_s", "phases", "g_s" or "picture" as decoding enters that stage, returns a
     context manager; for profilers, does nothing unless replaced.
@@ -84,11 +81,11 @@ class Codec:
     def __init__(
         self, model: modelfile.Loaded, device: torch.device, carrier: torch.dtype, threads: int, max_pixels: int
     ):
-        self.model, self.device, self.carrier, self.max_pixels = model, device, carrier, max_pixels
+        self.model, self.device, self.carrier = model, device, carrier
+        self.threads, self.max_pixels = threads, max_pixels
         self.tables = _rans.Tables(
             *(model.tables[f"table.{name}"].numpy() for name in ("y.freq", "y.max", "z.freq", "z.low", "z.size"))
         )
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ckbd")
 
     @property
     def model_hash(self) -> str:
@@ -118,11 +115,9 @@ class Codec:
         streams: list[bytes] = [b""] * len(pictures)
         for indices in self._groups([(p.height, p.width) for p in pictures]):
             symbols = self._analyse([pictures[i] for i in indices], [qualities[i] for i in indices])
-            made = self._pool.map(
-                self._write, (pictures[i] for i in indices), (qualities[i] for i in indices), symbols
-            )
-            for i, data in zip(indices, made, strict=True):
-                streams[i] = data
+            coded = _rans.encode_batch(self.tables, symbols, threads=self.threads)
+            for i, one in zip(indices, coded, strict=True):
+                streams[i] = self._pack(pictures[i], qualities[i], *one)
         return streams
 
     def estimate(
@@ -161,13 +156,9 @@ class Codec:
         z = z.permute(0, 2, 3, 1).to(torch.int16).flatten(1).cpu().numpy()
         return [(z[b], tuple((k[b], r[b]) for k, r in phases)) for b in range(len(pictures))]
 
-    def _write(self, picture: Picture, quality: float, symbols: tuple) -> bytes:
-        z, phases = symbols
-        coded = [_rans.encode(self.tables, z, phases, skip_max=skip_max) for skip_max in SKIPS]
-        skip_max = min(SKIPS, key=lambda s: len(coded[s][0]))
-        payload, lanes_log2, tail = coded[skip_max]
-        if len(payload) < FEW_LANES_BYTES:
-            payload, lanes_log2, tail = _rans.encode(self.tables, z, phases, lanes=16, skip_max=skip_max)
+    def _pack(
+        self, picture: Picture, quality: float, payload: bytes, lanes_log2: int, skip_max: int, tail: int
+    ) -> bytes:
         header = Header(
             self.model.identity,
             round(2 * quality),
@@ -238,21 +229,8 @@ class Codec:
         hz, wz = (math.ceil(n / PATCH) for n in (group[0].header.height, group[0].header.width))
         z = np.empty((len(group), hz, wz, m.config.Nz), np.int16)
         with self.stage("coder"):
-            decoders = [
-                self._guard(
-                    s,
-                    lambda s=s: _rans.Decoder(
-                        self.tables,
-                        s.payload,
-                        lanes_log2=s.header.lanes_log2,
-                        skip_max=s.header.skip_max,
-                        tail=s.header.tail,
-                        phases=2,
-                    ),
-                )
-                for s in group
-            ]
-            self._each(group, lambda b: decoders[b].z(z[b].reshape(-1)))
+            decoders = [self._decoder(s) for s in group]
+            self._settle(group, _rans.z_batch(decoders, [one.reshape(-1) for one in z], threads=self.threads))
         self._check(group, z, "z symbol", numerics.ACT_MAX)
         with self.stage("h_s"):
             z_hat = torch.from_numpy(z).to(self.device, self.carrier).permute(0, 3, 1, 2)
@@ -266,11 +244,16 @@ class Codec:
                 mean, k = reference.phase(psi_acc, context, m.layers.g_ep)
                 k = k.to(torch.uint8).cpu().contiguous().numpy()
             with self.stage("coder"):
-                self._each(group, lambda b, k=k: decoders[b].phase(k[b].reshape(-1), r[b].reshape(-1)))
+                ks, rs = ([one.reshape(-1) for one in array] for array in (k, r))
+                self._settle(group, _rans.phase_batch(decoders, ks, rs, threads=self.threads))
             self._check(group, r, "residual", R_MAX)
             with self.stage("phases"):
                 halves.append(numerics.MEAN_STEP * torch.from_numpy(r).to(self.device, self.carrier) + mean)
-        self._each(group, lambda b: decoders[b].finish())
+        for s, decoder in zip(group, decoders, strict=True):
+            try:
+                decoder.finish()
+            except _rans.StreamError as error:
+                raise self._damage(s, error) from error
         return reference.merge(*halves)
 
     def _check(self, group: list[Stream], symbols: np.ndarray, name: str, limit: int) -> None:
@@ -317,14 +300,21 @@ class Codec:
             batches[-1].append(i)
         return [batch for batches in groups.values() for batch in batches]
 
-    def _guard(self, s: Stream, work):
+    def _decoder(self, s: Stream) -> _rans.Decoder:
+        h = s.header
         try:
-            return work()
+            return _rans.Decoder(
+                self.tables, s.payload, lanes_log2=h.lanes_log2, skip_max=h.skip_max, tail=h.tail, phases=2
+            )
         except _rans.StreamError as error:
-            raise FormatError(error.field, s.payload_offset + error.offset, str(error.args[0])) from error
+            raise self._damage(s, error) from error
 
-    def _each(self, group: list[Stream], work) -> None:
-        if len(group) == 1:
-            self._guard(group[0], lambda: work(0))
-        else:
-            list(self._pool.map(lambda b: self._guard(group[b], lambda: work(b)), range(len(group))))
+    def _settle(self, group: list[Stream], errors: list[_rans.StreamError | None]) -> None:
+        """Raise the first of a batch's errors."""
+        for s, error in zip(group, errors, strict=True):
+            if error is not None:
+                raise self._damage(s, error) from error
+
+    def _damage(self, s: Stream, error: _rans.StreamError) -> FormatError:
+        """The coder's error, with the place in the file."""
+        return FormatError(error.field, s.payload_offset + error.offset, str(error.args[0]))

@@ -1,5 +1,8 @@
 // Decoding, of payloads that may come from anyone.
 #include <algorithm>
+#include <exception>
+#include <limits>
+#include <utility>
 
 #include "payload.h"
 
@@ -21,21 +24,14 @@ uint32_t read_varint(const char* field, const uint8_t* payload, const uint8_t*& 
   throw StreamError(field, offset, "a number is 2^32 or more");
 }
 
-// A symbol from outside, as the int16 that the arrays hold.
-int16_t fit(int64_t value, const char* field, size_t offset) {
-  if (value < INT16_MIN || value > INT16_MAX) {
-    throw StreamError(field, offset, "a symbol of " + std::to_string(value) + " is outside int16");
+// A symbol from outside, if the array has room for it: -largest - 1 .. largest.
+int32_t fit(int64_t value, int32_t largest, const char* field, size_t offset) {
+  if (value < -int64_t{largest} - 1 || value > largest) {
+    throw StreamError(
+        field, offset,
+        "a symbol of " + std::to_string(value) + " is outside " + (largest == INT8_MAX ? "int8" : "int16"));
   }
-  return static_cast<int16_t>(value);
-}
-
-uint32_t read_escape(Escapes& escapes) {
-  if (escapes.left == 0) {
-    throw StreamError("escapes", static_cast<size_t>(escapes.end - escapes.payload),
-                      "more symbols are escapes than there are escape values");
-  }
-  --escapes.left;
-  return read_varint("escapes", escapes.payload, escapes.next, escapes.end);
+  return static_cast<int32_t>(value);
 }
 
 // Numbers of given width from bytes, least significant bit first. Takes a byte only when its first bit is wanted.
@@ -98,38 +94,137 @@ Exception read_exception(BitReader& bits, int low_bits) {
 
 }  // namespace
 
-void throw_no_words(Words words) {
-  throw StreamError(words.field, words.end_offset, "a symbol needs a word, and there is none left");
+// ---- the rare ways out of a loop
+
+struct Rare {
+  // Escape values still to be read: `left` varints in [next, end).
+  const uint8_t* payload = nullptr;
+  const uint8_t* next = nullptr;
+  const uint8_t* end = nullptr;
+  uint32_t left = 0;
+  int32_t largest = INT16_MAX;  // that the array of symbols holds
+  std::vector<Escaped> found, taken;
+  std::exception_ptr error;
+  uint8_t page[3 * kStepBytes];  // the last words, and zeros
+};
+
+namespace {
+
+uint32_t read_escape(Rare& rare) {
+  if (rare.left == 0) {
+    throw StreamError("escapes", static_cast<size_t>(rare.end - rare.payload),
+                      "more symbols are escapes than there are escape values");
+  }
+  --rare.left;
+  return read_varint("escapes", rare.payload, rare.next, rare.end);
 }
 
-int32_t escaped_y(Escapes& escapes, int32_t size, bool negative) {
-  const size_t offset = static_cast<size_t>(escapes.next - escapes.payload);
-  const int64_t whole = size + int64_t{read_escape(escapes)};
-  return fit(negative ? -whole : whole, "escapes", offset);
+int32_t escaped_y(const TableView& tables, Rare& rare, uint32_t k, uint32_t slot) {
+  const uint32_t escape = tables.y_escape[k];
+  const size_t offset = static_cast<size_t>(rare.next - rare.payload);
+  const int64_t size = int64_t{escape} + read_escape(rare);
+  // The escape's slots are the last ones, as many for each sign; odd ones say -.
+  const bool negative = (slot - first_slot(tables.y_codes[size_t{k} * kYCodes + escape])) & 1;
+  return fit(negative ? -size : size, rare.largest, "escapes", offset);
 }
 
-int32_t escaped_z(Escapes& escapes, const Table& table) {
-  const size_t offset = static_cast<size_t>(escapes.next - escapes.payload);
-  const int64_t u = read_escape(escapes);
-  return fit(u % 2 ? table.low - 1 - u / 2 : table.low + table.escape + u / 2, "escapes", offset);
+int32_t escaped_z(const TableView& tables, Rare& rare, uint32_t channel) {
+  const size_t offset = static_cast<size_t>(rare.next - rare.payload);
+  const int64_t u = read_escape(rare);
+  const int32_t low = tables.by_channel.low[channel];
+  return fit(u % 2 ? low - 1 - u / 2 : low + tables.by_channel.escape[channel] + u / 2, INT16_MAX, "escapes", offset);
 }
 
-PayloadDecoder::PayloadDecoder(const Tables& tables, const uint8_t* payload, size_t size, int lanes_log2,
-                               int skip_max, uint32_t tail, int phases)
-    : tables_(tables),
+// The last words go where a whole step may be loaded from any of them.
+void turn_page(Words& words, uint8_t* page) {
+  const size_t left = static_cast<size_t>(words.end - words.next);
+  std::copy_n(words.next, left, page);
+  std::fill(page + left, page + sizeof Rare::page, uint8_t{0});
+  words.next = page;
+  words.end = words.safe = page + left;
+}
+
+}  // namespace
+
+bool no_words(DecoderState& state) {
+  state.rare->error = std::make_exception_ptr(
+      StreamError(state.words.field, state.words.end_offset, "a symbol needs a word, and there is none left"));
+  return false;
+}
+
+bool escaped(DecoderState& state, const TableView& tables, bool is_z, uint32_t table, uint32_t x, int32_t* symbol) {
+  try {
+    const uint32_t slot = x & (kSlots - 1);
+    *symbol = is_z ? escaped_z(tables, *state.rare, table) : escaped_y(tables, *state.rare, table, slot);
+    return true;
+  } catch (const StreamError&) {
+    state.rare->error = std::current_exception();
+    return false;
+  }
+}
+
+bool finish_step(DecoderState& state, const TableView& tables, bool is_z, const Step& step) {
+  Words& words = state.words;
+  // If the words did not last: the first lane that took one which was not there. Lanes before it had their escapes.
+  uint32_t escapes = step.escapes;
+  const bool lacking = words.next > words.end;
+  if (lacking) {
+    uint32_t taken = step.taken;
+    for (size_t there = static_cast<size_t>(words.end - step.before) / 2; there > 0; --there) taken &= taken - 1;
+    escapes &= (taken & -taken) - 1;
+  }
+  for (; escapes != 0; escapes &= escapes - 1) {
+    const size_t lane = lowest_bit(escapes);
+    int32_t symbol;
+    if (!escaped(state, tables, is_z, step.table[lane], step.slot[lane], &symbol)) return false;
+    state.rare->found.push_back({step.first + lane, symbol});
+  }
+  if (lacking) return no_words(state);
+  if (words.next > words.safe) turn_page(words, state.rare->page);
+  return true;
+}
+
+const Escaped* take_escapes(DecoderState& state) {
+  std::vector<Escaped>& found = state.rare->found;
+  if (found.empty()) return nullptr;
+  state.rare->taken.swap(found);
+  found.clear();
+  state.rare->taken.push_back({SIZE_MAX, 0});
+  return state.rare->taken.data();
+}
+
+void throw_bad_index(const uint8_t* k, size_t n) {
+  const uint8_t* const wrong = std::find_if(k, k + n, [](uint8_t one) { return one >= kScales; });
+  throw BadIndex{*wrong, static_cast<size_t>(wrong - k)};
+}
+
+PayloadDecoder::PayloadDecoder(const Coder& coder, const Tables& tables, const uint8_t* payload, size_t size,
+                               int lanes_log2, int skip_max, uint32_t tail, int phases)
+    : coder_(coder),
+      tables_(tables.view()),
       payload_(payload),
       end_(payload + size),
       next_(payload),
       skip_max_(skip_max),
-      tail_(tail) {
+      tail_(tail),
+      rare_(std::make_unique<Rare>()) {
   state_.lane_mask = (size_t{1} << lanes_log2) - 1;
+  state_.rare = rare_.get();
   if (lanes_log2 == 0 && tail != 0) throw StreamError("tail", 0, "one lane has no tail");
   read_states();
   read_exceptions(phases);
   read_escapes();
-  if ((end_ - next_) % 2) throw StreamError("words", size - 1, "half a word at the end");
-  state_.words = {next_, end_, "words", size};
+  const size_t left = static_cast<size_t>(end_ - next_);
+  if (left % 2) throw StreamError("words", size - 1, "half a word at the end");
+  state_.words = {next_, end_, end_, "words", size};
+  if (left < kStepBytes) {
+    turn_page(state_.words, rare_->page);
+  } else {
+    state_.words.safe = end_ - kStepBytes;
+  }
 }
+
+PayloadDecoder::~PayloadDecoder() = default;
 
 void PayloadDecoder::read_states() {
   BitReader bits("lane states", payload_, next_, end_);
@@ -167,29 +262,42 @@ void PayloadDecoder::read_escapes() {
   if (left > static_cast<size_t>(end_ - next_)) {
     throw StreamError("escapes", at, std::to_string(left) + " escape values do not fit into the payload");
   }
-  state_.escapes = {next_, nullptr, payload_, left};
+  rare_->payload = payload_;
+  rare_->next = next_;
+  rare_->left = left;
   for (uint32_t i = 0; i < left; ++i) read_varint("escapes", payload_, next_, end_);
-  state_.escapes.end = next_;
+  rare_->end = next_;
+}
+
+// Where the next word is; the last ones are read from a copy.
+size_t PayloadDecoder::word_offset() const {
+  return state_.words.end_offset - static_cast<size_t>(state_.words.end - state_.words.next);
+}
+
+// Throws what a loop has kept.
+void PayloadDecoder::settle() {
+  if (rare_->error) std::rethrow_exception(std::exchange(rare_->error, nullptr));
 }
 
 void PayloadDecoder::z(int16_t* z, size_t n) {
-  scalar::decode_z(state_, tables_.z.data(), tables_.z.size(), z, n);
+  rare_->largest = INT16_MAX;
+  coder_.decode_z(state_, tables_, z, n);
+  settle();
 }
 
-void PayloadDecoder::apply_exceptions(Exceptions exceptions, const uint8_t* k, int16_t* r, size_t n) {
-  const Group group = skipped(skip_max_);
+template <class R>
+void PayloadDecoder::apply_exceptions(const Plan& plan, R* r, size_t n) {
+  Exceptions& exceptions = exceptions_[phase_];
   BitReader bits("exceptions", payload_, exceptions.next, end_);
   size_t at = 0;
   for (; exceptions.left > 0; --exceptions.left, ++at) {
     const size_t where = offset(exceptions.next);
     const Exception exception = read_exception(bits, exceptions.low_bits);
-    for (uint64_t gap = exception.gap;; ++at) {
-      if (at == n) {
-        throw StreamError("exceptions", where, "an exception lies beyond the skipped elements of its phase");
-      }
-      if (contains(group, k[at]) && gap-- == 0) break;
+    at = coder_.find_skipped(plan.members.coded, at, n, exception.gap);
+    if (at == n) {
+      throw StreamError("exceptions", where, "an exception lies beyond the skipped elements of its phase");
     }
-    r[at] = fit(exception.r, "exceptions", where);
+    r[at] = static_cast<R>(fit(exception.r, rare_->largest, "exceptions", where));
   }
 }
 
@@ -198,67 +306,142 @@ void PayloadDecoder::start_tail() {
   for (size_t lane = 1; lane <= state_.lane_mask; ++lane) {
     const uint32_t x = state_.x[lane];
     if (x >= 2 * kLow) {
-      throw StreamError("tail", offset(state_.words.next),
+      throw StreamError("tail", word_offset(),
                         "lane " + std::to_string(lane) + " holds no word, its state is " + std::to_string(x));
     }
     *end++ = static_cast<uint8_t>(x);
     *end++ = static_cast<uint8_t>(x >> 8);
   }
-  tail_words_ = {tail_bytes_, end, "tail", offset(state_.words.next)};
+  tail_words_ = {tail_bytes_, end, end, "tail", word_offset()};
 }
 
-void PayloadDecoder::phase(const uint8_t* k, int16_t* r, size_t n) {
-  std::fill_n(r, n, int16_t{0});
-  apply_exceptions(exceptions_[phase_++], k, r, n);
-
-  const bool last = phase_ == exceptions_.size();
-  const Coded groups = coded(skip_max_);
-  const size_t narrow = count(groups.narrow, k, n), wide = count(groups.wide, k, n);
-  const size_t tail = last ? tail_ : 0;
-  if (tail > narrow + wide) {
-    throw StreamError("tail", offset(state_.words.next),
-                      "a tail of " + std::to_string(tail) + " in a phase of " +
-                          std::to_string(narrow + wide) + " coded symbols");
+PayloadDecoder::Plan PayloadDecoder::plan(const uint8_t* k, size_t n, int32_t largest, Scratch<uint64_t>& scratch) {
+  rare_->largest = largest;
+  Plan plan{classify(coder_, k, n, skip_max_, scratch), 0, 0, {}, {}};
+  const Members& members = plan.members;
+  if (!members.count.in_range) throw_bad_index(k, n);
+  plan.narrow = members.count.narrow;
+  plan.wide = members.count.wide;
+  if (phase_ + 1 < exceptions_.size()) return plan;
+  const size_t all = plan.narrow + plan.wide;
+  if (tail_ > all) {
+    throw StreamError(
+        "tail", word_offset(),
+        "a tail of " + std::to_string(tail_) + " in a phase of " + std::to_string(all) + " coded symbols");
   }
-  const size_t wide_tail = std::min(tail, wide), narrow_tail = tail - wide_tail;
   // If the tail begins among the narrow, all wide symbols are in it: both groups can do the rest first.
-  const size_t narrow_end =
-      scalar::decode_y(state_, tables_.y.data(), groups.narrow, k, r, n, narrow - narrow_tail);
-  const size_t wide_end = scalar::decode_y(state_, tables_.y.data(), groups.wide, k, r, n, wide - wide_tail);
-  if (!last) return;
+  const size_t wide_tail = std::min<size_t>(tail_, plan.wide), narrow_tail = tail_ - wide_tail;
+  plan.narrow_tail = take_tail(members.narrow, members.blocks, narrow_tail);
+  plan.wide_tail = take_tail(members.wide, members.blocks, wide_tail);
+  plan.narrow -= narrow_tail;
+  plan.wide -= wide_tail;
+  return plan;
+}
 
+template <class R>
+void PayloadDecoder::finish_phase(const Plan& plan, const uint8_t* k, R* r) {
+  if (++phase_ < exceptions_.size()) return;
   start_tail();
-  const auto decode_tail = [&](Group group, size_t at, size_t left) {
-    for (; left > 0; ++at) {
-      if (!contains(group, k[at])) continue;
-      const int32_t symbol = decode_y_symbol(state_.x[0], tables_.y[k[at]], tail_words_, state_.escapes);
-      r[at] = static_cast<int16_t>(symbol);
-      --left;
+  uint32_t x = state_.x[0];
+  // One lane has nothing to do while it waits, so here guesses pay: that the symbol is 0, which needs no look-up, and
+  // that it needs no word. Where the tail is long both are nearly always right.
+  const auto decode_one = [&](size_t at) {
+    const uint32_t s = x & (kSlots - 1), zeros = frequency(tables_.y_codes[size_t{k[at]} * kYCodes]);
+    const uint32_t before = x;
+    Decoded decoded{0, 0};
+    if (s < zeros) {
+      x = zeros * (x >> kTableBits) + s;
+    } else {
+      decoded = decode_y_step(x, tables_.y_slots + size_t{k[at]} * kYSlots);
+    }
+    if (x < kLow && !refill(x, tail_words_)) {
+      throw StreamError(tail_words_.field, tail_words_.end_offset, "a symbol needs a word, and there is none left");
+    }
+    int32_t symbol = decoded.symbol();
+    if (decoded.size == kEscapeSize && !escaped(state_, tables_, false, k[at], before, &symbol)) settle();
+    r[at] = static_cast<R>(symbol);
+  };
+  plan.narrow_tail.for_each(decode_one);
+  plan.wide_tail.for_each(decode_one);
+  state_.x[0] = x;
+}
+
+namespace {
+
+// Runs a part of a task, unless an earlier one failed.
+template <class R, class Part>
+void attempt(PhaseTask<R>& task, Part part) {
+  if (task.error) return;
+  try {
+    part();
+  } catch (...) {
+    task.error = std::current_exception();
+  }
+}
+
+}  // namespace
+
+template <class R>
+void decode_phases(PhaseTask<R>* tasks, size_t count) {
+  static thread_local Scratch<uint64_t> scratch[2];
+  PayloadDecoder::Plan plans[2];
+  const auto each = [&](auto part) {
+    for (size_t t = 0; t < count; ++t) {
+      attempt(tasks[t], [&] { part(*tasks[t].decoder, tasks[t], plans[t], t); });
     }
   };
-  decode_tail(groups.narrow, narrow_end, narrow_tail);
-  decode_tail(groups.wide, wide_end, wide_tail);
+  const auto decode = [&](bool narrow) {
+    YGroup<R> y[2];
+    for (size_t t = 0; t < count; ++t) {
+      const Members& members = plans[t].members;
+      y[t] = {narrow ? members.narrow : members.wide,
+              narrow ? plans[t].narrow : plans[t].wide,
+              narrow,
+              tasks[t].k,
+              tasks[t].r,
+              tasks[t].n};
+    }
+    // Two go together if they have the same tables.
+    if (count == 2 && !tasks[0].error && !tasks[1].error && tasks[0].decoder->alike(*tasks[1].decoder)) {
+      PayloadDecoder &a = *tasks[0].decoder, &b = *tasks[1].decoder;
+      DecoderState* const states[2] = {&a.state_, &b.state_};
+      y_coder<R>(a.coder_).decode_two(states, a.tables_, y, narrow);
+    } else {
+      each([&](PayloadDecoder& d, auto&, auto&, size_t t) {
+        y_coder<R>(d.coder_).decode(d.state_, d.tables_, y[t], narrow);
+      });
+    }
+    each([&](PayloadDecoder& d, auto&, auto&, size_t) { d.settle(); });
+  };
+
+  each([&](PayloadDecoder& d, PhaseTask<R>& task, auto& plan, size_t t) {
+    plan = d.plan(task.k, task.n, std::numeric_limits<R>::max(), scratch[t]);
+  });
+  decode(true);
+  each([&](PayloadDecoder& d, PhaseTask<R>& task, auto& plan, size_t) { d.apply_exceptions(plan, task.r, task.n); });
+  decode(false);
+  each([&](PayloadDecoder& d, PhaseTask<R>& task, auto& plan, size_t) { d.finish_phase(plan, task.k, task.r); });
+  for (auto& one : scratch) one.trim();
 }
 
+template void decode_phases(PhaseTask<int8_t>* tasks, size_t count);
+template void decode_phases(PhaseTask<int16_t>* tasks, size_t count);
+
 void PayloadDecoder::finish() {
-  const Escapes& escapes = state_.escapes;
-  if (escapes.left > 0) {
-    throw StreamError("escapes", offset(escapes.next),
-                      std::to_string(escapes.left) + " escape values are left over");
+  if (rare_->left > 0) {
+    throw StreamError("escapes", offset(rare_->next), std::to_string(rare_->left) + " escape values are left over");
   }
   const Words& words = state_.words;
   if (words.next != words.end) {
-    throw StreamError("words", offset(words.next),
-                      std::to_string((words.end - words.next) / 2) + " words are left over");
+    throw StreamError("words", word_offset(), std::to_string((words.end - words.next) / 2) + " words are left over");
   }
   if (tail_words_.next != tail_words_.end) {
-    throw StreamError("tail", tail_words_.end_offset,
-                      "does not read " + std::to_string((tail_words_.end - tail_words_.next) / 2) +
-                          " of the words in the lanes");
+    throw StreamError(
+        "tail", tail_words_.end_offset,
+        "does not read " + std::to_string((tail_words_.end - tail_words_.next) / 2) + " of the words in the lanes");
   }
   if (state_.x[0] != kLow) {
-    throw StreamError("end state", offset(end_),
-                      "lane 0 ends at " + std::to_string(state_.x[0]) + ", not at 65536");
+    throw StreamError("end state", offset(end_), "lane 0 ends at " + std::to_string(state_.x[0]) + ", not at 65536");
   }
 }
 

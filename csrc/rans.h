@@ -7,15 +7,15 @@
 // - All lanes share one list of words, and nothing says which word is whose. It follows: symbol i of a group
 //   is in lane i mod L, and a lane takes the next word when its state falls below 2^16, so words come in the
 //   order of the symbols that need them. Steps of different lanes do not wait for one another: that is what
-//   lanes are for.
+//   lanes are for, and why a vector of lanes can take a step at once.
 // - A y table is symmetric, so +m and -m share one interval of slots: the even ones say +m, the odd ones -m.
-// - The functions are static. Other files will compile this header for other instruction sets; of an inline
-//   function with external linkage the linker keeps one copy, which may then run where its set is missing.
+// - This header is compiled for several instruction sets. Of an inline function with external linkage the
+//   linker keeps one copy, which may then run where its set is missing. So everything here is static, and the
+//   files of an instruction set use nothing of the standard library that is a template or inline.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace ckbd {
 
@@ -27,20 +27,62 @@ constexpr int kMaxLanes = 1 << kMaxLanesLog2;
 constexpr int kMaxSkip = 15;
 constexpr int kMaxLowBits = 24;        // of the gap before an exception
 constexpr int kMaxMagnitudeBits = 15;  // of its size, below the leading one
-constexpr int kScales = 64;      // y tables
-constexpr int kLastNarrow = 22;  // tables up to this one have at most ...
-constexpr int kNarrowMax = 6;    // ... this many sizes besides 0 and the escape
-constexpr int kMaxSize = 126;    // and all others at most this many
+constexpr int kScales = 64;            // y tables
+constexpr int kLastNarrow = 22;        // tables up to this one have at most ...
+constexpr int kNarrowMax = 6;          // ... this many sizes besides 0 and the escape
+constexpr int kMaxSize = 126;          // and all others at most this many
 constexpr int kMaxZSize = 255;
+constexpr size_t kStepBytes = 2 * kMaxLanes;  // the most that one step of all lanes reads or writes in words
 
-// One distribution. Interval m is the slots from start[m] on. In a y table it belongs to +m and -m, which
-// have frequency freq[m] each; in a z table to the symbol low + m. Interval `escape` is the last.
-struct Table {
-  uint8_t slot[kSlots];  // the interval that owns a slot
-  uint16_t freq[256];    // 1 .. 4095
-  uint16_t start[256];
-  int32_t escape;
-  int32_t low;
+// ---- tables, as plain arrays. tables.cpp makes them and proves what is said here.
+
+// Decoding: which interval a slot is in. In a y table intervals begin at even slots, so there is one entry for two.
+//   bits 0-11   frequency f of a symbol in it, 1 .. 4095
+//   bits 12-23  its first slot
+//   bits 24-31  the size m; or in a z table its number; 255 for an escape
+using Slot = uint32_t;
+constexpr uint32_t kEscapeSize = 255;
+constexpr size_t kYSlots = kSlots / 2;  // a row
+
+// Encoding: what the size m means.
+//   bits 0-11   f
+//   bits 12-23  the first slot of its interval
+//   bit  24     m is an escape
+using Code = uint32_t;
+constexpr Code kEscapeCode = 1u << 24;
+constexpr int kYCodes = 128;  // a row; sizes beyond the table's escape have the escape's code
+
+static inline uint32_t frequency(uint32_t slot_or_code) { return slot_or_code & (kSlots - 1); }
+static inline uint32_t first_slot(uint32_t slot_or_code) { return slot_or_code >> kTableBits & (kSlots - 1); }
+
+// Narrow tables once more, for a search in registers. `above[m - 1][k]` is 8 S + 7 - m, S being the first slot of
+// size m by table k; the escape counts as size 7, and sizes that the table lacks are where the escape is. `few` is
+// the same cut short: size 4, or the escape if it comes first, is the last, and sizes that the table lacks are there.
+struct NarrowTables {
+  uint16_t above[7][32];
+  uint16_t few[4][32];
+};
+
+// z tables once more, for lanes that hold one channel after the other: rows that go on from the last channel to the
+// first for kMaxLanes entries, so that any channel may be the one in lane 0.
+struct ChannelRows {
+  const uint16_t* channel;  // i mod channels
+  const int16_t* low;
+  const uint16_t* escape;
+  const uint16_t* above;  // row m - 1: the first slot of interval m, 2^16 - 1 if there is none
+  const uint16_t* rows;   // how many such rows there are for lanes that begin with a channel
+  size_t stride;
+};
+
+struct TableView {
+  const Slot* y_slots;  // kScales rows of kYSlots
+  const Code* y_codes;  // kScales rows of kYCodes
+  const uint16_t* y_escape;
+  const NarrowTables* narrow;
+  const Slot* z_slots;  // channels rows of kSlots
+  const Code* z_codes;  // channels rows of 256
+  ChannelRows by_channel;
+  size_t channels;
 };
 
 // The elements of a phase that form one group: first <= k <= last.
@@ -50,83 +92,105 @@ struct Group {
 
 static inline bool contains(Group group, uint8_t k) { return group.first <= k && k <= group.last; }
 
-// Words still to be read, [next, end), and what to say when there are none. A loop keeps its own copy: that
-// can live in registers, while a pointer in memory costs each symbol the wait for the last one's store.
+// Elements as bits, 64 to a block: bit j of block b is element 64 b + j.
+constexpr size_t kBlock = 64;
+static inline size_t blocks_of(size_t n) { return (n + kBlock - 1) / kBlock; }
+
+// Words still to be read, [next, end). From any place up to `safe` a whole step of kStepBytes may be loaded; a
+// decoder that has passed it calls turn_page(). `end_offset` is where in the payload the words end.
 struct Words {
   const uint8_t* next;
   const uint8_t* end;
+  const uint8_t* safe;
   const char* field;
   size_t end_offset;
 };
 
-// Escape values still to be read: `left` varints in [next, end).
-struct Escapes {
-  const uint8_t* next;
-  const uint8_t* end;
-  const uint8_t* payload;
-  uint32_t left;
-};
+struct Rare;  // what is needed seldom, and lives in decode.cpp
 
 struct DecoderState {
   uint32_t x[kMaxLanes];
   size_t lane_mask;  // L - 1
   Words words;
-  Escapes escapes;
+  Rare* rare;
 };
+
+struct EscapeList;
 
 struct EncoderState {
   uint32_t x[kMaxLanes];
   size_t lane_mask;
-  uint8_t* words;                  // the last word put out; the next one goes below it
-  std::vector<uint32_t>* escapes;  // last symbol first
+  uint8_t* words;  // the last word put out; the next one goes below it, and kStepBytes may be written there
+  EscapeList* escapes;
 };
 
-// The rare ways out of a step (decode.cpp, encode.cpp). They throw StreamError for what the format forbids.
-[[noreturn]] void throw_no_words(Words words);
-int32_t escaped_y(Escapes& escapes, int32_t size, bool negative);
-int32_t escaped_z(Escapes& escapes, const Table& table);
+// A step of all lanes in which something rare happened: lane l decoded symbol `first + l` of its group, from slot
+// `slot[l]` of table `table[l]`.
+struct Step {
+  size_t first;
+  uint32_t escapes;       // lanes that did
+  uint32_t taken;         // lanes that took a word
+  const uint8_t* before;  // where the words began
+  uint16_t slot[kMaxLanes];
+  uint16_t table[kMaxLanes];
+};
+
+// The rare ways out (decode.cpp, encode.cpp). None of them throws: those that may fail keep the StreamError
+// in the state and return false, after which the decoder must return.
+
+// Reads the escapes of a step, in order of lanes, and judges whether its words were there. If it returns true
+// the words may have moved.
+bool finish_step(DecoderState& state, const TableView& tables, bool is_z, const Step& step);
+// One symbol's part of the same.
+bool escaped(DecoderState& state, const TableView& tables, bool is_z, uint32_t table, uint32_t slot, int32_t* symbol);
+bool no_words(DecoderState& state);
+// The escapes that finish_step() has found since the last call, in order, after them one with the number SIZE_MAX; or
+// null if there are none. Valid until the next step.
+struct Escaped {
+  size_t number;  // of the symbol in its group
+  int32_t symbol;
+};
+const Escaped* take_escapes(DecoderState& state);
 void push_escape(EncoderState& state, uint32_t value);
 
 // ---- one lane, decoding
 
 // If x < 2^16: x = 2^16 x + the next word. One word is enough, since no step leaves x below 16: it starts
-// from x >= 2^16, and f (x >> 12) + bias >= x >> 12 >= 16.
-static inline void refill(uint32_t& x, Words& words) {
-  const bool take = x < kLow;
-  if (words.next == words.end) {
-    if (take) throw_no_words(words);
-    return;
-  }
+// from x >= 2^16, and f (x >> 12) + bias >= x >> 12 >= 16. Returns false if there is no word.
+static inline bool refill(uint32_t& x, Words& words) {
+  const uint32_t take = x < kLow;
+  if (words.next == words.end) return !take;
   // There is a word, so it may be loaded whether or not it is needed. Which symbols need one is as good as
-  // random, so a select costs less than a branch.
+  // random, so this must not become a branch; compilers make one of a conditional expression.
   const uint32_t word = words.next[0] | uint32_t{words.next[1]} << 8;
-  x = take ? x << 16 | word : x;
-  words.next += take ? 2 : 0;
+  x ^= ((x << 16 | word) ^ x) & -take;
+  words.next += 2 * take;
+  return true;
 }
 
-// x = f (x >> 12) + bias, with the interval of y's slot s = x & 4095 starting at S = start[m]:
-//   m = 0    one symbol,  f = f_0, bias = s - S, as in any rANS;
-//   m >= 1   two symbols, d = s - S runs over [0, 2 f_m): sign d & 1, bias d >> 1 in [0, f_m).
-static inline int32_t decode_y_symbol(uint32_t& x, const Table& table, Words& words, Escapes& escapes) {
+// x = f (x >> 12) + bias, and the interval's number. With S the interval's first slot and d = s - S:
+//   one symbol (z; y with m = 0)   bias = d, as in any rANS;
+//   two (y with m >= 1)            d runs over [0, 2 f): sign d & 1, bias d >> 1 in [0, f).
+struct Decoded {
+  uint32_t size;
+  uint32_t negative;  // 0 or 1
+  // Signs are random: no branch.
+  int32_t symbol() const { return static_cast<int32_t>((size ^ -negative) + negative); }
+};
+
+static inline Decoded decode_y_step(uint32_t& x, const Slot* row) {
   const uint32_t s = x & (kSlots - 1);
-  const uint32_t m = table.slot[s];
-  const uint32_t d = s - table.start[m];
-  const uint32_t paired = m != 0;
-  const bool negative = d & paired;
-  x = table.freq[m] * (x >> kTableBits) + (d >> paired);
-  refill(x, words);
-  const int32_t size = static_cast<int32_t>(m);
-  if (size == table.escape) return escaped_y(escapes, size, negative);
-  return negative ? -size : size;
+  const Slot slot = row[s >> 1];
+  const uint32_t size = slot >> 24, paired = size != 0, d = s - first_slot(slot);
+  x = frequency(slot) * (x >> kTableBits) + (d >> paired);
+  return {size, d & paired};
 }
 
-static inline int32_t decode_z_symbol(uint32_t& x, const Table& table, Words& words, Escapes& escapes) {
+static inline uint32_t decode_z_step(uint32_t& x, const Slot* row) {
   const uint32_t s = x & (kSlots - 1);
-  const uint32_t m = table.slot[s];
-  x = table.freq[m] * (x >> kTableBits) + s - table.start[m];
-  refill(x, words);
-  if (static_cast<int32_t>(m) == table.escape) return escaped_z(escapes, table);
-  return table.low + static_cast<int32_t>(m);
+  const Slot slot = row[s];
+  x = frequency(slot) * (x >> kTableBits) + s - first_slot(slot);
+  return slot >> 24;
 }
 
 // ---- one lane, encoding: the steps above undone, in reverse order
@@ -137,56 +201,86 @@ static inline int32_t decode_z_symbol(uint32_t& x, const Table& table, Words& wo
 // leads to 2^16 or above. The decoder's step undoes it and finds x < 2^16 exactly if a word is gone, and
 // takes that word.
 static inline void spill(uint32_t& x, uint32_t f, uint8_t*& words) {
-  const bool give = x >= f << 20;
+  const uint32_t give = x >= f << 20;
   // Written always, kept if needed; the caller has room for one word more than there are symbols.
   words[-2] = static_cast<uint8_t>(x);
   words[-1] = static_cast<uint8_t>(x >> 8);
-  words -= give ? 2 : 0;
-  x = give ? x >> 16 : x;
+  words -= 2 * give;
+  x >>= 16 * give;
 }
 
-// Undoes x = f (x >> 12) + bias: x / f goes back above the table's bits, and bias = x % f picks the slot.
-static inline uint32_t encode_y_symbol(EncoderState& state, uint32_t x, const Table& table, int32_t r) {
+// x / f goes back above the table's bits, and x % f picks the slot: every `copies`-th from `first` on.
+static inline uint32_t encode_step(uint32_t x, uint32_t f, uint32_t first, uint32_t copies) {
+  const uint32_t quotient = x / f;
+  return (quotient << kTableBits) + first + (x - quotient * f) * copies;
+}
+
+static inline uint32_t encode_y_symbol(EncoderState& state, const TableView& tables, uint32_t x, uint8_t k,
+                                       int32_t r) {
   const bool negative = r < 0;
   const int32_t size = negative ? -r : r;
-  const int32_t m = size < table.escape ? size : table.escape;
-  if (m == table.escape) push_escape(state, static_cast<uint32_t>(size - m));
-  const uint32_t f = table.freq[m];
-  const uint32_t paired = m != 0;
-  spill(x, f, state.words);
-  const uint32_t quotient = x / f, bias = x - quotient * f;
-  return (quotient << kTableBits) + table.start[m] + (bias << paired) + negative;
+  const Code code = tables.y_codes[size_t{k} * kYCodes + static_cast<size_t>(size < kYCodes ? size : kYCodes - 1)];
+  if (code & kEscapeCode) push_escape(state, static_cast<uint32_t>(size - tables.y_escape[k]));
+  spill(x, frequency(code), state.words);
+  return encode_step(x, frequency(code), first_slot(code) + negative, size != 0 ? 2 : 1);
 }
 
-// An escape's value tells the side by its lowest bit: t - size above the table, -1 - t below it.
-static inline uint32_t encode_z_symbol(EncoderState& state, uint32_t x, const Table& table, int32_t z) {
-  const int32_t t = z - table.low;
-  const bool inside = 0 <= t && t < table.escape;
-  const int32_t m = inside ? t : table.escape;
-  if (!inside) push_escape(state, static_cast<uint32_t>(t < 0 ? 2 * (-1 - t) + 1 : 2 * (t - table.escape)));
-  const uint32_t f = table.freq[m];
-  spill(x, f, state.words);
-  const uint32_t quotient = x / f, bias = x - quotient * f;
-  return (quotient << kTableBits) + table.start[m] + bias;
+// An escape's value tells the side by its lowest bit: t - escape above the table, -1 - t below it, of t = z - low.
+static inline void push_z_escape(EncoderState& state, int32_t t, int32_t escape) {
+  push_escape(state, static_cast<uint32_t>(t < 0 ? 2 * (-1 - t) + 1 : 2 * (t - escape)));
 }
 
-// ---- whole groups over all lanes. Each instruction set offers these four; the scalar ones define the bytes.
+static inline uint32_t encode_z_symbol(EncoderState& state, const TableView& tables, uint32_t x, size_t channel,
+                                       int32_t z) {
+  const int32_t t = z - tables.by_channel.low[channel], escape = tables.by_channel.escape[channel];
+  const bool inside = 0 <= t && t < escape;
+  if (!inside) push_z_escape(state, t, escape);
+  const Code code = tables.z_codes[channel * 256 + static_cast<size_t>(inside ? t : escape)];
+  spill(x, frequency(code), state.words);
+  return encode_step(x, frequency(code), first_slot(code), 1);
+}
 
-namespace scalar {
+// ---- whole groups over all lanes: what an instruction set offers. The scalar coder defines the bytes.
 
-// z[i] for i < n, by the table of channel i mod channels.
-void decode_z(DecoderState& state, const Table* tables, size_t channels, int16_t* z, size_t n);
+// A group of one phase of n elements: `count` members. Bits from n on are 0.
+template <class R>
+struct YGroup {
+  const uint64_t* members;
+  size_t count;
+  bool narrow;
+  const uint8_t* k;
+  R* r;
+  size_t n;
+};
 
-// The first `count` members of the group among n elements, each by table k; there are at least as many.
-// Returns the position after the last of them. Elements outside the group are left alone.
-size_t decode_y(DecoderState& state, const Table* tables, Group group, const uint8_t* k, int16_t* r, size_t n,
-                size_t count);
+struct Count {
+  size_t narrow, wide;
+  bool in_range;  // every k < kScales; if not, the rest is meaningless
+};
 
-void encode_z(EncoderState& state, const Table* tables, size_t channels, const int16_t* z, size_t n);
+template <class R>
+struct YCoder {
+  // With `clear` all other elements become 0, else they are left alone. After an error r means nothing.
+  void (*decode)(DecoderState& state, const TableView& tables, const YGroup<R>& y, bool clear);
+  // The same of two streams at once.
+  void (*decode_two)(DecoderState* const state[2], const TableView& tables, const YGroup<R> y[2], bool clear);
+  void (*encode)(EncoderState& state, const TableView& tables, const YGroup<const R>& y);
+  // The first position from `at` on that is not among `coded` and has r != 0, or n; adds to `zeros` those passed.
+  size_t (*next_exception)(const uint64_t* coded, const R* r, size_t at, size_t n, size_t& zeros);
+};
 
-// The members of the group among the first n elements, of which there are `count`.
-void encode_y(EncoderState& state, const Table* tables, Group group, const uint8_t* k, const int16_t* r,
-              size_t n, size_t count);
+struct Coder {
+  const char* name;
+  // z[i] for i < n, by the table of channel i mod channels.
+  void (*decode_z)(DecoderState& state, const TableView& tables, int16_t* z, size_t n);
+  void (*encode_z)(EncoderState& state, const TableView& tables, const int16_t* z, size_t n);
+  // Which elements are in skip_max < k <= kLastNarrow and which above; writes blocks_of(n) words each.
+  Count (*classify)(const uint8_t* k, size_t n, uint8_t skip_max, uint64_t* narrow, uint64_t* wide);
+  // The element from `at` on that is not among `coded` and has `before` others of its kind before it, or n.
+  size_t (*find_skipped)(const uint64_t* coded, size_t at, size_t n, uint64_t before);
+  uint32_t (*crc32c)(const uint8_t* data, size_t size, uint32_t before);
+  YCoder<int8_t> y8;
+  YCoder<int16_t> y16;
+};
 
-}  // namespace scalar
 }  // namespace ckbd

@@ -15,44 +15,44 @@ std::string at(const char* name, size_t row) { return std::string(name) + "[" + 
 
 void check_range(const std::string& name, int value, int low, int high) {
   if (value < low || value > high) {
-    throw std::invalid_argument(name + ": expected " + std::to_string(low) + ".." + std::to_string(high) +
-                                ", got " + std::to_string(value));
+    throw std::invalid_argument(name + ": expected " + std::to_string(low) + ".." + std::to_string(high) + ", got " +
+                                std::to_string(value));
   }
 }
 
-// Fills a table from a stored row whose interval `escape` is the last; interval m >= 1 takes `copies` f_m
-// slots, interval 0 f_0. All that the coder leans on is checked here: 1 <= f <= 4095, and every slot owned.
-Table from_row(const std::string& name, const int16_t* row, size_t columns, int escape, int low,
-               uint32_t copies) {
-  Table table{};
-  table.escape = escape;
-  table.low = low;
+// Reads a stored row whose interval `escape` is the last; interval m >= 1 takes `copies` f_m slots, interval 0 f_0.
+// All that the coder leans on is checked here: 1 <= f <= 4095, and every slot owned once. slots[i] is for `copies`
+// slots.
+void read_row(const std::string& name, const int16_t* row, size_t columns, int escape, uint32_t copies, Code* codes,
+              Slot* slots) {
   uint32_t next = 0;
   for (int m = 0; m <= escape; ++m) {
     check_range(name + " entry " + std::to_string(m), row[m], 1, kSlots - 1);
-    const uint32_t width = static_cast<uint32_t>(row[m]) * (m == 0 ? 1 : copies);
+    const uint32_t f = static_cast<uint32_t>(row[m]), width = f * (m == 0 ? 1 : copies);
     if (width > kSlots - next) {
       throw std::invalid_argument(name + ": expected frequencies that add to 4096, got more");
     }
-    table.freq[m] = static_cast<uint16_t>(row[m]);
-    table.start[m] = static_cast<uint16_t>(next);
-    std::fill_n(table.slot + next, width, static_cast<uint8_t>(m));
+    codes[m] = f | next << kTableBits | (m == escape ? kEscapeCode : 0);
+    const uint32_t number = m == escape ? kEscapeSize : static_cast<uint32_t>(m);
+    std::fill(slots + next / copies, slots + (next + width) / copies, f | next << kTableBits | number << 24);
     next += width;
   }
   if (next != kSlots) {
-    throw std::invalid_argument(name + ": expected frequencies that add to 4096, got " +
-                                std::to_string(next));
+    throw std::invalid_argument(name + ": expected frequencies that add to 4096, got " + std::to_string(next));
   }
   for (size_t m = static_cast<size_t>(escape) + 1; m < columns; ++m) {
     check_range(name + " entry " + std::to_string(m) + " (after the escape)", row[m], 0, 0);
   }
-  return table;
 }
 
 }  // namespace
 
-Tables build_tables(const TableIntegers& integers) {
-  Tables tables;
+Tables::Tables(const TableIntegers& integers)
+    : y_slots_(kScales * kYSlots),
+      z_slots_(integers.channels * kSlots),
+      y_codes_(kScales * kYCodes),
+      z_codes_(integers.channels * 256),
+      min_z_bits_(0) {
   for (size_t k = 0; k < kScales; ++k) {
     const int limit = k <= kLastNarrow ? kNarrowMax : kMaxSize;
     const int columns = static_cast<int>(std::min<size_t>(integers.y_columns, kMaxSize + 2));
@@ -62,7 +62,31 @@ Tables build_tables(const TableIntegers& integers) {
       throw std::invalid_argument(at("y_freq", k) + " entry 0: expected an even number, got " +
                                   std::to_string(row[0]));
     }
-    tables.y.push_back(from_row(at("y_freq", k), row, integers.y_columns, integers.y_max[k] + 1, 0, 2));
+    const int escape = integers.y_max[k] + 1;
+    Code* const codes = &y_codes_[k * kYCodes];
+    read_row(at("y_freq", k), row, integers.y_columns, escape, 2, codes, &y_slots_[k * kYSlots]);
+    std::fill(codes + escape, codes + kYCodes, codes[escape]);
+    y_escape_.push_back(static_cast<uint16_t>(escape));
+    for (int m = 0; m < kYCodes; ++m) y_bits_.push_back(kTableBits - std::log2(frequency(codes[m])));
+    y_entropy_.push_back(0);
+    for (int m = 0; m <= escape; ++m) {
+      const double share = frequency(codes[m]) * (m == 0 ? 1.0 : 2.0) / kSlots;
+      y_entropy_.back() += share * y_bits_[k * kYCodes + static_cast<size_t>(m)];
+    }
+  }
+  // Entries past the narrow tables are never used, but loaded.
+  for (size_t k = 0; k < 32; ++k) {
+    const Code* const codes = &y_codes_[(k <= kLastNarrow ? k : 0) * kYCodes];
+    const uint32_t escape = y_escape_[k <= kLastNarrow ? k : 0];
+    // Rows of codes go on with the escape's.
+    for (uint32_t m = 1; m <= 7; ++m) {
+      narrow_.above[m - 1][k] = static_cast<uint16_t>(8 * first_slot(codes[m]) + 7 - (m < escape ? m : 7));
+    }
+    for (uint32_t m = 1; m <= 4; ++m) {
+      const uint32_t last = std::min(escape, 4u);
+      narrow_.few[m - 1][k] =
+          static_cast<uint16_t>(8 * first_slot(codes[m < last ? m : last]) + 7 - (m < last ? m : 4));
+    }
   }
   for (size_t c = 0; c < integers.channels; ++c) {
     const int columns = static_cast<int>(std::min<size_t>(integers.z_columns, kMaxZSize + 1));
@@ -71,32 +95,40 @@ Tables build_tables(const TableIntegers& integers) {
     check_range(at("z_low", c), low, -kZMax, kZMax);
     check_range(at("z_low", c) + " + z_size - 1", low + size - 1, -kZMax, kZMax);
     const int16_t* row = integers.z_freq + c * integers.z_columns;
-    tables.z.push_back(from_row(at("z_freq", c), row, integers.z_columns, size, low, 1));
+    read_row(at("z_freq", c), row, integers.z_columns, size, 1, &z_codes_[c * 256], &z_slots_[c * kSlots]);
+    z_escape_.push_back(static_cast<uint16_t>(size));
+    z_low_.push_back(static_cast<int16_t>(low));
+    channel_.push_back(static_cast<uint16_t>(c));
+    min_z_bits_ += kTableBits - std::log2(*std::max_element(row, row + size + 1));
   }
-  return tables;
+  const size_t channels = integers.channels, stride = channels + kMaxLanes;
+  for (size_t c = channels; c < stride; ++c) {
+    z_escape_.push_back(z_escape_[c - channels]);
+    z_low_.push_back(z_low_[c - channels]);
+    channel_.push_back(channel_[c - channels]);
+  }
+  const size_t most = *std::max_element(z_escape_.begin(), z_escape_.end());
+  z_above_.assign(most * stride, UINT16_MAX);
+  for (size_t c = 0; c < stride; ++c) {
+    for (size_t m = 1; m <= z_escape_[c]; ++m) {
+      z_above_[(m - 1) * stride + c] = static_cast<uint16_t>(first_slot(z_codes_[channel_[c] * 256 + m]));
+    }
+  }
+  for (size_t c = 0; c < channels; ++c) {
+    z_rows_.push_back(*std::max_element(&z_escape_[c], &z_escape_[c] + kMaxLanes));
+  }
+  view_ = {y_slots_.data(),
+           y_codes_.data(),
+           y_escape_.data(),
+           &narrow_,
+           z_slots_.data(),
+           z_codes_.data(),
+           {channel_.data(), z_low_.data(), z_escape_.data(), z_above_.data(), z_rows_.data(), stride},
+           channels};
 }
 
-// What a payload must hold is 7/8 of this. A decoder's step maps x = 4096 q + s to f q + bias, with q >= 16, bias < f
-// and bias <= s. So
-//   (f q + bias + 1) / (4096 q + s + 1) <= (f q + f) / (4096 q + f) <= 17 f / (65536 + f):
-// log2(x + 1) falls by at least log2((65536 + f) / (17 f)), which is 0.94 times log2(4096 / f) or more. A word, 16
-// bits, raises log2(x + 1) by at most 16, since 2^16 x + word + 1 <= 2^16 (x + 1). A lane starts at 17 + e at most,
-// for which the payload has 20 + e bits, and ends above 16.
-double min_z_bits(const Tables& tables) {
-  double bits = 0;
-  for (const Table& table : tables.z) {
-    bits += kTableBits - std::log2(*std::max_element(table.freq, table.freq + table.escape + 1));
-  }
-  return bits;
-}
-
-double ideal_bits(const Tables& tables, const uint8_t* k, const int16_t* r, size_t n) {
-  double bits = 0;
-  for (size_t j = 0; j < n; ++j) {
-    const Table& table = tables.y[k[j]];
-    bits += kTableBits - std::log2(table.freq[std::min<int32_t>(std::abs(r[j]), table.escape)]);
-  }
-  return bits;
+double Tables::ideal_bits(uint8_t k, int32_t r) const {
+  return y_bits_[size_t{k} * kYCodes + static_cast<size_t>(std::min(std::abs(r), kYCodes - 1))];
 }
 
 }  // namespace ckbd

@@ -1,10 +1,17 @@
 """Tables made by integer arithmetic, symbols, and a decoder in plain Python, for the tests of the coder."""
 
+import os
+import signal
+import traceback
+
 import numpy as np
 
 from ckbd import _rans
 
-POISON = 12345
+ISAS = _rans.isas()
+LANES = (1, 2, 4, 8, 16, 32)
+DTYPES = (np.int8, np.int16)
+POISON, MARGIN = 90, 67
 
 
 def spread(total, count, step):
@@ -36,13 +43,14 @@ ARRAYS = make_arrays()
 TABLES = _rans.Tables(*ARRAYS)
 
 
-def make_phase(rng, n, low=0, high=63):
+def make_phase(rng, n, low=0, high=63, dtype=np.int16):
     """k in low..high and residuals that fit it, with some far outside."""
+    limits = np.iinfo(dtype)
     k = rng.integers(low, high + 1, n).astype(np.uint8)
-    r = np.rint(rng.normal(size=n) * 0.11 * 1.13 ** k.astype(float)).astype(int)
-    for far in (-32768, 32767, *rng.integers(-32768, 32768, n // 100)) if n else ():
+    r = np.rint(rng.normal(size=n) * 0.11 * 1.13 ** k.astype(float)).clip(limits.min, limits.max).astype(int)
+    for far in (limits.min, limits.max, *rng.integers(limits.min, limits.max + 1, n // 100)) if n else ():
         r[rng.integers(n)] = far
-    return k, r.astype(np.int16)
+    return k, r.astype(dtype)
 
 
 def make_z(rng, sites):
@@ -52,19 +60,75 @@ def make_z(rng, sites):
     return z.astype(np.int16)
 
 
-def decode(payload, lanes_log2, tail, skip_max, n_z, ks, tables=TABLES):
-    decoder = _rans.Decoder(tables, payload, lanes_log2=lanes_log2, skip_max=skip_max, tail=tail, phases=len(ks))
-    z, rs = np.full(n_z, POISON, np.int16), [np.full(len(k), POISON, np.int16) for k in ks]
-    decoder.z(z)
-    for k, r in zip(ks, rs, strict=True):
-        decoder.phase(k, r)
-    decoder.finish()
-    return z, rs
+def room(n, dtype):
+    """n elements to decode into, amid others that must stay as they are, at an address as odd as it may be."""
+    return np.full(n + 2 * MARGIN, POISON, dtype)[MARGIN : MARGIN + n]
 
 
-def plain_decode(payload, lanes_log2, tail, skip_max, n_z, ks):
+def rooms(n_z, ks, dtype):
+    """What decode() fills: z, and (k, r) of each phase."""
+    return room(n_z, np.int16), [(k, room(len(k), dtype)) for k in ks]
+
+
+def check_margins(z, phases):
+    for out in (z, *(r for _, r in phases)):
+        assert np.all(out.base[:MARGIN] == POISON) and np.all(out.base[MARGIN + len(out) :] == POISON)
+
+
+def decode(payload, lanes_log2, skip_max, tail, n_z, ks, *, dtype=np.int16, isa=None, steps=False, tables=TABLES):
+    """(z, list of r) in one call, or step by step."""
+    header = {"lanes_log2": lanes_log2, "skip_max": skip_max, "tail": tail, "isa": isa}
+    z, phases = rooms(n_z, ks, dtype)
+    try:
+        if steps:
+            decoder = _rans.Decoder(tables, payload, phases=len(ks), **header)
+            decoder.z(z)
+            for k, r in phases:
+                decoder.phase(k, r)
+            decoder.finish()
+        else:
+            _rans.decode(tables, payload, z, phases, **header)
+    finally:
+        check_margins(z, phases)
+    return z, [r for _, r in phases]
+
+
+def outcome_of(error, z, rs):
+    """What a decoder has made of a stream, to be compared: the StreamError's args, or the symbols."""
+    return error.args if error else (z.tobytes(), *(r.tobytes() for r in rs))
+
+
+def failed(found):
+    """Whether an outcome is an error."""
+    return isinstance(found[0], str)
+
+
+def outcome(*args, **kwargs):
+    """outcome_of() a call of decode()."""
+    try:
+        return outcome_of(None, *decode(*args, **kwargs))
+    except _rans.StreamError as error:
+        return outcome_of(error, None, None)
+
+
+def to_decode(coded, n_z, ks, dtype=np.int16):
+    """An image for decode_batch()."""
+    return *coded, *rooms(n_z, ks, dtype)
+
+
+def batch_outcomes(images, errors):
+    """outcome_of() each image that decode_batch() was given."""
+    found = []
+    for (*_, z, phases), error in zip(images, errors, strict=True):
+        check_margins(z, phases)
+        assert error is None or type(error) is _rans.StreamError
+        found.append(outcome_of(error, z, [r for _, r in phases]))
+    return found
+
+
+def plain_decode(payload, lanes_log2, skip_max, tail, n_z, ks, arrays=ARRAYS):
     """decode(), written from docs/format.md in plain Python; asserts what a stream must be."""
-    y_freq, y_max, z_freq, z_low, z_size = (a.tolist() for a in ARRAYS)
+    y_freq, y_max, z_freq, z_low, z_size = (a.tolist() for a in arrays)
     lanes, number, at = 1 << lanes_log2, int.from_bytes(payload, "little"), 0
 
     def bits(width):
@@ -161,11 +225,33 @@ def plain_decode(payload, lanes_log2, tail, skip_max, n_z, ks):
     return z, rs
 
 
-def check(z, phases, lanes, skip_max):
-    """Round trip; returns (payload, lanes_log2, tail)."""
-    coded = _rans.encode(TABLES, z, phases, lanes=lanes, skip_max=skip_max)
-    z_out, rs = decode(*coded, skip_max, len(z), [k for k, _ in phases])
-    assert np.array_equal(z_out, z)
-    for (_, r), out in zip(phases, rs, strict=True):
-        assert np.array_equal(out, r)
+def check(z, phases, lanes=None, skip_max=None, *, isa=None, tables=TABLES):
+    """Round trip, in one call and in steps, whose bytes are those of the scalar coder; returns what encode() does."""
+    coded = _rans.encode(tables, z, phases, lanes=lanes, skip_max=skip_max, isa=isa)
+    if isa != "scalar":
+        assert coded == _rans.encode(tables, z, phases, lanes=lanes, skip_max=skip_max, isa="scalar")
+    for steps in (False, True):
+        options = {"dtype": phases[0][1].dtype, "isa": isa, "steps": steps, "tables": tables}
+        z_out, rs = decode(*coded, len(z), [k for k, _ in phases], **options)
+        assert np.array_equal(z_out, z)
+        for (_, r), out in zip(phases, rs, strict=True):
+            assert np.array_equal(out, r)
     return coded
+
+
+def in_child(work, seconds=60):
+    """Runs work() in a forked process, which must end well, and in time."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(seconds)
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, f"the process ended with {status}, a signal if below 0"

@@ -309,7 +309,7 @@ def crafted(tiny, z=0, r=0, more=b""):
         symbols[0] = z
     if r:
         residuals[np.flatnonzero(k > 0)[0]] = r
-    payload, lanes_log2, tail = _rans.encode(tiny.tables, symbols, [(k, residuals), second], skip_max=0)
+    payload, lanes_log2, _, tail = _rans.encode(tiny.tables, symbols, [(k, residuals), second], skip_max=0)
     header = container.Header(tiny.model.identity, 100, 64, 64, lanes_log2=lanes_log2, skip_max=0, tail=tail)
     return container.pack(container.Stream(header, payload + more))
 

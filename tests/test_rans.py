@@ -1,12 +1,15 @@
-"""The coder's bytes against docs/format.md: golden ones, a plain decoder, round trips; CRC32C."""
+"""The coder's bytes against docs/format.md: golden ones, a plain decoder; what the encoder chooses; CRC32C."""
 
+import platform
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
-from rans_cases import ARRAYS, TABLES, check, decode, make_phase, make_z, plain_decode
+from rans_cases import ARRAYS, DTYPES, ISAS, TABLES, check, make_phase, make_z, plain_decode
 
-from ckbd import _rans
+from ckbd import _rans, entropy
 
 NONE = np.zeros(0, np.uint8), np.zeros(0, np.int16)
 GOLDEN_K = np.array([(7 * i * i + 5 * i) % 64 for i in range(90)], np.uint8)
@@ -40,11 +43,14 @@ GOLDEN = {  # (lanes, skip_max): (payload, log2 of the lanes, tail)
 }
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("lanes, skip_max", GOLDEN)
-def test_golden_bytes(lanes, skip_max):
-    phases = [(GOLDEN_K[:40], GOLDEN_R[:40]), (GOLDEN_K[40:], GOLDEN_R[40:])]
-    payload, lanes_log2, tail = check(GOLDEN_Z, phases, lanes, skip_max)
-    assert (payload.hex(), lanes_log2, tail) == GOLDEN[lanes, skip_max]
+def test_golden_bytes(lanes, skip_max, isa, dtype):
+    r = GOLDEN_R.astype(dtype)
+    phases = [(GOLDEN_K[:40], r[:40]), (GOLDEN_K[40:], r[40:])]
+    payload, lanes_log2, skip_max_out, tail = check(GOLDEN_Z, phases, lanes, skip_max, isa=isa)
+    assert (payload.hex(), lanes_log2, tail) == GOLDEN[lanes, skip_max] and skip_max_out == skip_max
 
 
 @pytest.mark.parametrize("lanes, skip_max, n", [(1, 0, 31), (2, 1, 50), (8, 3, 77), (32, 0, 150), (32, 15, 60)])
@@ -52,47 +58,8 @@ def test_plain_decoder_agrees(lanes, skip_max, n):
     rng = np.random.default_rng(n)
     z, phases = make_z(rng, 7), [make_phase(rng, n), make_phase(rng, n + 1)]
     coded = _rans.encode(TABLES, z, phases, lanes=lanes, skip_max=skip_max)
-    z_out, rs = plain_decode(*coded, skip_max, len(z), [k.tolist() for k, _ in phases])
+    z_out, rs = plain_decode(*coded, len(z), [k.tolist() for k, _ in phases])
     assert z_out == z.tolist() and rs == [r.tolist() for _, r in phases]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("skip_max", [0, 1, 8, 15])
-@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16, 32])
-def test_round_trip(lanes, skip_max, count):
-    rng = np.random.default_rng(lanes * 1000 + skip_max * 10 + count)
-    for n in (0, 1, 2, 3, 31, 33, 257, 1500):
-        check(make_z(rng, n // 16), [make_phase(rng, n) for _ in range(count)], lanes, skip_max)
-
-
-@pytest.mark.parametrize("low, high", [(0, 0), (1, 1), (0, 15), (16, 22), (22, 23), (23, 63), (63, 63)])
-@pytest.mark.parametrize("skip_max", [0, 1, 15])
-def test_one_kind_of_group(skip_max, low, high):
-    rng = np.random.default_rng(low * 64 + high)
-    for n in (1, 511, 512, 513, 1025):
-        check(make_z(rng, 3), [make_phase(rng, n, low, high), make_phase(rng, n, low, high)], 32, skip_max)
-
-
-@pytest.mark.parametrize("skip_max", [0, 15])
-def test_every_int16(skip_max):
-    """As exception, escape or symbol of the least and the widest table, and as z in every channel."""
-    r = np.arange(-32768, 32768, dtype=np.int16)
-    phases = [(np.full(len(r), k, np.uint8), r) for k in (0, 15, 16, 22, 63)]
-    check(np.repeat(r, 4), phases, 32, skip_max)
-
-
-def test_state_at_the_edge():
-    """2^16 takes a symbol of f = 1 to 2^28, where one of f = 256 just must put out a word: 2^28 = 2^20 f."""
-    tables = _rans.Tables(
-        *ARRAYS[:2],
-        np.array([[256, 3840], [1, 4095]], np.int16),
-        z_low=np.zeros(2, np.int16),
-        z_size=np.ones(2, np.int16),
-    )
-    coded = _rans.encode(tables, np.zeros(2, np.int16), [NONE, NONE])
-    assert coded == (bytes(8), 0, 0)
-    z, _ = decode(*coded, 1, 2, [NONE[0], NONE[0]], tables)
-    assert z.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("distance", [1, 2, 3, 100, 70000])
@@ -109,17 +76,17 @@ def test_lanes_fall_to_what_the_last_phase_fills():
     z, busy = make_z(rng, 50), make_phase(rng, 500, 20, 63)
     found = []
     for n in (0, 1, 2, 5, 10, 25, 100):
-        _, lanes_log2, tail = check(z, [busy, make_phase(rng, n, 40, 40)], 32, 1)
+        _, lanes_log2, _, tail = check(z, [busy, make_phase(rng, n, 40, 40)], 32, 1)
         assert (1 << lanes_log2) - 1 <= tail <= n
         found.append(lanes_log2)
     assert found[0] == 0 and found[-1] == 5 and found == sorted(found)
-    assert check(z, [busy, NONE], 32, 1)[1:] == (0, 0)
+    assert check(z, [busy, NONE], 32, 1)[1:] == (0, 1, 0)
     assert check(z, [NONE, busy], 4, 1)[1] == 2
 
 
 def test_nothing_costs_six_bytes():
     none = np.zeros(1000, np.uint8), np.zeros(1000, np.int16)
-    assert check(np.zeros(0, np.int16), [none, none], 32, 1) == (bytes(6), 0, 0)
+    assert check(np.zeros(0, np.int16), [none, none], 32, 1) == (bytes(6), 0, 1, 0)
 
 
 @pytest.mark.parametrize("lanes", [1, 32])
@@ -133,12 +100,81 @@ def test_size_is_near_the_ideal(lanes):
         m = (ends <= rng.integers(0, 4096, len(k))[:, None]).sum(axis=1)
         m = np.where(m > ARRAYS[1][k], 0, m)  # an escape's value would cost bits that ideal_bits leaves out
         phases.append((k, (m * rng.choice([-1, 1], len(k))).astype(np.int16)))
-    payload, _, _ = check(np.zeros(0, np.int16), phases, lanes, 0)
+    payload, _, _, _ = check(np.zeros(0, np.int16), phases, lanes, 0)
     ideal = 0.0
     for k, r in phases:
         ideal += np.sum(12 - np.log2(ARRAYS[0].astype(float)[k, np.abs(r.astype(int))]))
-    assert _rans.ideal_bits(TABLES, phases) == pytest.approx(ideal, rel=1e-12)
+    for dtype in DTYPES:
+        assert _rans.ideal_bits(TABLES, [(k, r.astype(dtype)) for k, r in phases]) == pytest.approx(ideal, rel=1e-12)
     assert 0 < 8 * len(payload) - ideal < 0.0005 * ideal + 8 * (6 + 1.5 * lanes)
+
+
+GAUSSIAN = entropy.gaussian_tables()
+GAUSSIAN_TABLES = _rans.Tables(GAUSSIAN["table.y.freq"], GAUSSIAN["table.y.max"], *ARRAYS[2:])
+
+
+def gaussian_phases(rng, n, zero, slope, off):
+    """Two phases: this share has k = 0, others fall off by e with every `slope` of k. r is a rounded Gaussian of the
+    scale of k + off, so that the tables are right if off = 0, and too narrow above."""
+    phases = []
+    for _ in range(2):
+        k = np.where(rng.random(n) < zero, 0, np.minimum(rng.exponential(slope, n), 63)).astype(np.uint8)
+        r = np.rint(rng.normal(size=n) * 0.11 * (256 / 0.11) ** ((k + float(off)) / 63)).astype(np.int16)
+        phases.append((k, r))
+    return phases
+
+
+@pytest.mark.parametrize("off", [0, 4, 8])
+@pytest.mark.parametrize("n", [1000, 30000, 150000])
+@pytest.mark.parametrize("zero, slope", [(0.86, 6), (0.65, 6), (0.42, 14), (0, 40)])
+def test_chosen_skip_max_is_near_the_best(zero, slope, n, off):
+    phases = gaussian_phases(np.random.default_rng(n), n, zero, slope, off)
+
+    def encode(skip_max):
+        return _rans.encode(GAUSSIAN_TABLES, np.zeros(0, np.int16), phases, lanes=32, skip_max=skip_max)
+
+    payload, lanes_log2, chosen, tail = encode(None)
+    assert 0 <= chosen <= 4 and encode(chosen) == (payload, lanes_log2, chosen, tail)
+    best = min(len(encode(skip_max)[0]) for skip_max in range(5))
+    assert len(payload) <= 1.002 * best + 8
+
+
+@pytest.mark.parametrize("last", range(5))
+def test_skip_max_is_chosen(last):
+    """Tables by which 0 and 1 are about as frequent, where all r up to k = last are 0, and no others."""
+    flat = ARRAYS[0].copy()
+    flat[:6], flat[:6, :3] = 0, (1366, 1364, 1)
+    tables = _rans.Tables(flat, np.array([1] * 6 + ARRAYS[1][6:].tolist(), np.uint8), *ARRAYS[2:])
+    k = np.resize(np.arange(6, dtype=np.uint8), 6000)
+    phases = [(k, np.where(k <= last, 0, np.resize(np.array([0, 1, -1, 1, -1], np.int16), 6000)).astype(np.int16))]
+    assert check(np.zeros(0, np.int16), phases, tables=tables)[2] == last
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_chosen_lanes(isa):
+    """16 below 8192 bytes of payload, 32 from there on, fewer if the last phase is too short for that."""
+    k, r = make_phase(np.random.default_rng(3), 20000, 30, 40)
+
+    def coded(n, lanes):
+        return check(np.zeros(0, np.int16), [(k[:n], r[:n])], lanes, 1, isa=isa)
+
+    def border(lanes):
+        """The first n whose payload with so many lanes has 8192 bytes."""
+        first, last = 0, len(k)
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (first, middle) if len(coded(middle, lanes)[0]) >= 8192 else (middle, last)
+        return last
+
+    below, above = border(32), border(16)
+    assert 0 < below < above < len(k)
+    for n in (0, 1, 20, 500, below // 2, below - 1):
+        assert coded(n, None) == coded(n, 16)
+    for n in range(below, above):  # where either would do
+        assert coded(n, None) in (coded(n, 16), coded(n, 32))
+    for n in (above, above + 500, len(k)):
+        assert coded(n, None) == coded(n, 32)
+    assert [coded(n, None)[1] for n in (0, below - 1, above)] == [0, 4, 5]
 
 
 def test_min_z_bits():
@@ -146,7 +182,7 @@ def test_min_z_bits():
     assert TABLES.min_z_bits == pytest.approx(np.sum(12 - np.log2(ARRAYS[2].max(axis=1).astype(float))))
     cheapest = (ARRAYS[3] + ARRAYS[2].argmax(axis=1)).astype(np.int16)
     for sites in (1, 10, 1000):
-        payload, _, _ = check(np.tile(cheapest, sites), [NONE], 1, 0)
+        payload, _, _, _ = check(np.tile(cheapest, sites), [NONE], 1, 0)
         assert 8 * len(payload) >= 7 / 8 * sites * TABLES.min_z_bits
 
 
@@ -188,6 +224,21 @@ def test_crc32c_vectors(data, crc):
         assert _rans.crc32c(memoryview(data)[cut:], _rans.crc32c(data[:cut])) == crc
 
 
+def test_crc32c_of_every_length():
+    """Bit by bit, from odd places."""
+    data = np.random.default_rng(0).integers(0, 256, 300).astype(np.uint8)
+    crc = 0xFFFFFFFF
+    for size in range(260):
+        for begin in (0, 1, 7):
+            assert _rans.crc32c(data[begin : begin + size], _rans.crc32c(data[:begin])) == _rans.crc32c(
+                data[: begin + size]
+            )
+        assert _rans.crc32c(data[:size]) == crc ^ 0xFFFFFFFF
+        crc ^= int(data[size])
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+
+
 def test_crc32c_finds_every_flip():
     data = np.arange(60, dtype=np.uint8)
     crcs = {_rans.crc32c(data)}
@@ -198,5 +249,16 @@ def test_crc32c_finds_every_flip():
     assert len(crcs) == 8 * len(data) + 1
 
 
-def test_isa():
-    assert _rans.isa() == "scalar"
+def test_isas():
+    assert ISAS[0] == "scalar" and len(set(ISAS)) == len(ISAS)
+    assert list(ISAS) == [name for name in ("scalar", "avx2", "avx512") if name in ISAS]
+    assert _rans.isa() == ISAS[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="reads /proc/cpuinfo of x86")
+def test_isas_are_those_of_the_machine():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = set(next(line for line in lines if line.startswith("flags")).split())
+    has_avx2 = flags >= {"avx2", "bmi1", "sse4_2", "popcnt"}
+    has_avx512 = has_avx2 and flags >= {"bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vbmi2"}
+    assert ("avx2" in ISAS, "avx512" in ISAS) == (has_avx2, has_avx512)

@@ -1,0 +1,112 @@
+// Python's arrays as pointers, checked. For bind.cpp alone.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace ckbd_python {
+
+namespace py = pybind11;
+
+// As Python writes it; -1 stands for any size.
+inline std::string shape_text(const std::vector<py::ssize_t>& shape) {
+  std::string text;
+  for (const py::ssize_t size : shape) {
+    text += (text.empty() ? "" : ", ") + (size < 0 ? "any" : std::to_string(size));
+  }
+  return "(" + text + (shape.size() == 1 ? ",)" : ")");
+}
+
+[[noreturn]] inline void refuse(const std::string& name, const std::string& expected, const std::string& got) {
+  throw py::value_error(name + ": expected " + expected + ", got " + got);
+}
+
+// A contiguous array that Python owns. The view keeps it alive and in place.
+template <class T>
+struct Array {
+  py::buffer_info info;
+  T* data;
+  size_t size;  // elements
+};
+
+inline std::string type_name(const py::handle& object) { return py::str(py::type::of(object).attr("__name__")); }
+
+// What has the buffer protocol, as it is; a torch tensor, which has not, as the array that shares its memory. Tensors
+// of another device or with a gradient refuse that themselves.
+inline py::buffer_info view_of(const std::string& name, const std::string& expected, const py::handle& object) {
+  if (py::isinstance<py::buffer>(object)) return py::reinterpret_borrow<py::buffer>(object).request();
+  if (!py::hasattr(object, "numpy") || !py::hasattr(object, "data_ptr")) refuse(name, expected, type_name(object));
+  try {
+    return py::buffer(object.attr("numpy")()).request();
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError) && !error.matches(PyExc_RuntimeError)) throw;
+    refuse(name, expected, "a tensor that is none (" + std::string(py::str(error.value())) + ")");
+  }
+}
+
+template <class T>
+constexpr const char* kTypeName = sizeof(T) == 2        ? "int16"
+                                  : std::is_signed_v<T> ? "int8"
+                                                        : "uint8";
+
+template <class T>
+std::string expected_array(const std::vector<py::ssize_t>& shape) {
+  return std::string("a contiguous ") + kTypeName<T> + " array of shape " + shape_text(shape);
+}
+
+template <class T>
+Array<T> as_array(const std::string& name, const std::string& expected, py::buffer_info info,
+                  const std::vector<py::ssize_t>& shape, bool writable) {
+  if (!info.item_type_is_equivalent_to<std::remove_const_t<T>>()) {
+    refuse(name, expected, "items of format '" + info.format + "'");
+  }
+  bool fits = info.shape.size() == shape.size();
+  for (size_t d = 0; fits && d < shape.size(); ++d) fits = shape[d] < 0 || info.shape[d] == shape[d];
+  if (!fits) refuse(name, expected, "shape " + shape_text(info.shape));
+  py::ssize_t stride = sizeof(T);
+  for (size_t d = shape.size(); d-- > 0 && info.size > 0; stride *= info.shape[d]) {
+    if (info.shape[d] > 1 && info.strides[d] != stride) refuse(name, expected, "one with gaps");
+  }
+  if (reinterpret_cast<uintptr_t>(info.ptr) % alignof(T)) refuse(name, expected, "one at an odd address");
+  if (writable && info.readonly) refuse(name, "a writable array", "a read-only one");
+  T* const data = static_cast<T*>(info.ptr);
+  const size_t size = static_cast<size_t>(info.size);
+  return {std::move(info), data, size};
+}
+
+template <class T>
+Array<T> array(const std::string& name, const py::handle& object, const std::vector<py::ssize_t>& shape,
+               bool writable = false) {
+  const std::string expected = expected_array<std::remove_const_t<T>>(shape);
+  return as_array<T>(name, expected, view_of(name, expected, object), shape, writable);
+}
+
+inline Array<const uint8_t> bytes(const std::string& name, const py::handle& object) {
+  return array<const uint8_t>(name, object, {-1});
+}
+
+// Any integer, numpy's too.
+inline py::ssize_t integer(const std::string& name, const py::handle& object) {
+  if (!PyIndex_Check(object.ptr())) refuse(name, "an integer", type_name(object));
+  const py::ssize_t value = PyNumber_AsSsize_t(object.ptr(), PyExc_OverflowError);
+  if (value == -1 && PyErr_Occurred()) {
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) throw py::error_already_set();
+    PyErr_Clear();
+    refuse(name, "an integer of 64 bits", py::str(object));
+  }
+  return value;
+}
+
+inline int in_range(const std::string& name, py::ssize_t value, int low, int high) {
+  if (value < low || value > high) {
+    refuse(name, std::to_string(low) + ".." + std::to_string(high), std::to_string(value));
+  }
+  return static_cast<int>(value);
+}
+
+}  // namespace ckbd_python

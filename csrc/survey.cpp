@@ -1,0 +1,102 @@
+#include "survey.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace ckbd {
+namespace {
+
+constexpr int kSkipTried = 5;  // skip_max 0 .. 4: beyond them no picture was seen to gain
+// Whole rows of kRow elements, so that every channel is in the sample; all of them up to kAll elements.
+constexpr size_t kRow = 4096, kAll = size_t{1} << 16;
+constexpr size_t kStride = 7;  // of the elements whose tables are counted; no multiple of it is likely a width
+constexpr double kBitsForTime = 0.001;  // what is worth paying for one symbol less to code
+
+// Estimates for the whole, by table index.
+struct Sample {
+  double elements[kSkipTried] = {};
+  double nonzero[kSkipTried] = {};
+  double nonzero_bits[kSkipTried] = {};  // of those, if they are coded
+  double bits = 0;                       // of everything, if it is coded
+};
+
+template <class R>
+void add_row(Sample& sample, const Coder& coder, const Tables& tables, const uint8_t* k, const R* r, size_t n,
+             double weight) {
+  static thread_local Scratch<uint64_t> scratch;
+  double before = 0;
+  Members members;
+  for (int s = 0; s < kSkipTried; ++s) {
+    members = classify(coder, k, n, s, scratch);
+    if (!members.count.in_range) throw_bad_index(k, n);
+    const double skipped = static_cast<double>(n - members.count.narrow - members.count.wide);
+    sample.elements[s] += weight * (skipped - std::exchange(before, skipped));
+  }
+  size_t zeros = 0;
+  const auto next = [&](size_t at) { return y_coder<R>(coder).next_exception(members.coded, r, at, n, zeros); };
+  for (size_t at = next(0); at < n; at = next(at + 1)) {
+    sample.nonzero[k[at]] += weight;
+    sample.nonzero_bits[k[at]] += weight * tables.ideal_bits(k[at], r[at]);
+  }
+  double bits = 0;
+  for (size_t j = 0; j < n; j += kStride) bits += tables.entropy(k[j]);
+  sample.bits += weight * kStride * bits;
+}
+
+// Bits of a list of `some` exceptions among `all` elements whose gaps are geometric: b + 1 / (1 - (1 - p)^(2^b)) for
+// the gap, a sign and, nearly always, |r| = 1.
+double list_bits(double some, double all) {
+  if (some == 0) return 8;
+  const double p = std::min(some / all, 0.5);
+  double least = HUGE_VAL;
+  for (int b = 0; b <= kMaxLowBits; ++b) {
+    const double bits = b + 1 / (1 - std::exp(std::ldexp(std::log1p(-p), b)));
+    if (bits > least) break;
+    least = bits;
+  }
+  return 16 + some * (least + 2);
+}
+
+int best_skip(const Sample& sample, const Tables& tables) {
+  int best = 0;
+  double least = HUGE_VAL;
+  for (int s = 0; s < kSkipTried; ++s) {
+    double some = 0, all = 0, cost = 0;
+    for (int c = 0; c < kSkipTried; ++c) {
+      if (c <= s) {
+        some += sample.nonzero[c];
+        all += sample.elements[c];
+      } else {
+        const double zeros = sample.elements[c] - sample.nonzero[c];
+        cost += sample.nonzero_bits[c] + zeros * tables.ideal_bits(static_cast<uint8_t>(c), 0);
+        cost += kBitsForTime * sample.elements[c];
+      }
+    }
+    cost += list_bits(some, all);
+    if (cost >= least) continue;
+    least = cost;
+    best = s;
+  }
+  return best;
+}
+
+}  // namespace
+
+template <class R>
+Survey take_survey(const Coder& coder, const Tables& tables, const std::vector<Phase<R>>& phases) {
+  Sample sample;
+  for (const Phase<R>& phase : phases) {
+    const size_t rows = std::max<size_t>(1, phase.n / kAll);  // of which one is taken
+    for (size_t begin = 0; begin < phase.n; begin += rows * kRow) {
+      const size_t n = std::min(kRow, phase.n - begin);
+      add_row(sample, coder, tables, phase.k + begin, phase.r + begin, n, static_cast<double>(rows));
+    }
+  }
+  return {best_skip(sample, tables), sample.bits / 8};
+}
+
+template Survey take_survey(const Coder&, const Tables&, const std::vector<Phase<int8_t>>&);
+template Survey take_survey(const Coder&, const Tables&, const std::vector<Phase<int16_t>>&);
+
+}  // namespace ckbd
