@@ -39,7 +39,14 @@ inline std::string type_name(const py::handle& object) { return py::str(py::type
 // What has the buffer protocol, as it is; a torch tensor, which has not, as the array that shares its memory. Tensors
 // of another device or with a gradient refuse that themselves.
 inline py::buffer_info view_of(const std::string& name, const std::string& expected, const py::handle& object) {
-  if (py::isinstance<py::buffer>(object)) return py::reinterpret_borrow<py::buffer>(object).request();
+  if (py::isinstance<py::buffer>(object)) {
+    try {
+      return py::reinterpret_borrow<py::buffer>(object).request();
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_ValueError) && !error.matches(PyExc_BufferError)) throw;
+      refuse(name, expected, "one without a buffer (" + std::string(py::str(error.value())) + ")");
+    }
+  }
   if (!py::hasattr(object, "numpy") || !py::hasattr(object, "data_ptr")) refuse(name, expected, type_name(object));
   try {
     return py::buffer(object.attr("numpy")()).request();

@@ -30,6 +30,38 @@ constexpr int kMaxPhases = 255;
   refuse(name, "table indices 0..63", std::to_string(bad.k) + " at " + std::to_string(bad.at));
 }
 
+inline std::string phase_name(const std::string& phases, const ckbd::BadIndex& bad) {
+  return phases + "[" + std::to_string(bad.phase) + "] k";
+}
+
+// What a call reads and writes. What it writes must be apart from all else: images are decoded side by side.
+class Memory {
+ public:
+  template <class T>
+  void add(const Array<T>& array) {
+    const auto begin = reinterpret_cast<uintptr_t>(array.data);
+    if (array.size > 0) parts_.push_back({begin, begin + sizeof(T) * array.size, !std::is_const_v<T>});
+  }
+  void check(const std::string& name) {
+    std::sort(parts_.begin(), parts_.end(), [](const Part& a, const Part& b) { return a.begin < b.begin; });
+    uintptr_t end = 0, end_of_written = 0;
+    for (const Part& part : parts_) {
+      if (part.begin < end_of_written || (part.written && part.begin < end)) {
+        refuse(name, "outputs apart from one another and from all inputs", "some memory in common");
+      }
+      end = std::max(end, part.end);
+      if (part.written) end_of_written = std::max(end_of_written, part.end);
+    }
+  }
+
+ private:
+  struct Part {
+    uintptr_t begin, end;
+    bool written;
+  };
+  std::vector<Part> parts_;
+};
+
 inline void check_sites(const std::string& name, size_t n, const ckbd::Tables& tables) {
   if (n % tables.channels()) {
     refuse(name, "a multiple of the " + std::to_string(tables.channels()) + " channels",

@@ -119,7 +119,7 @@ struct ToDecode {
 
 ckbd::ImageTask to_decode(const std::string& prefix, const ckbd::Tables& tables, const py::handle& payload,
                           const py::handle& z, const py::handle& phases, py::ssize_t lanes_log2, py::ssize_t skip_max,
-                          py::ssize_t tail, ToDecode& held) {
+                          py::ssize_t tail, ToDecode& held, Memory& memory) {
   held.payload = bytes(prefix + "payload", payload);
   held.z = array<int16_t>(prefix + "z", z, {-1}, true);
   check_sites(prefix + "z", held.z.size, tables);
@@ -132,8 +132,14 @@ ckbd::ImageTask to_decode(const std::string& prefix, const ckbd::Tables& tables,
                        held.z.data,
                        held.z.size,
                        {}};
+  memory.add(held.payload);
+  memory.add(held.z);
   std::visit(
       [&](const auto& views) {
+        for (const auto& view : views) {
+          memory.add(view.k);
+          memory.add(view.r);
+        }
         using R = std::remove_pointer_t<decltype(views[0].r.data)>;
         auto& out = task.phases.emplace<std::vector<ckbd::PhaseOut<R>>>();
         for (const auto& view : views) out.push_back({view.k.data, view.r.data, view.k.size});
@@ -146,20 +152,23 @@ void decode(const ckbd::Tables& tables, const py::object& payload, const py::obj
             py::ssize_t lanes_log2, py::ssize_t skip_max, py::ssize_t tail, const py::object& isa) {
   ToDecode held;
   std::vector<ckbd::ImageTask> tasks;
-  tasks.push_back(to_decode("", tables, payload, z, phases, lanes_log2, skip_max, tail, held));
+  Memory memory;
+  tasks.push_back(to_decode("", tables, payload, z, phases, lanes_log2, skip_max, tail, held, memory));
+  memory.check("z and phases");
   const ckbd::Coder& coder = coder_for(isa);
   try {
     const py::gil_scoped_release release;
     ckbd::decode_images(coder, tables, tasks, 1);
     if (tasks[0].error) std::rethrow_exception(tasks[0].error);
   } catch (const ckbd::BadIndex& bad) {
-    refuse_index("phases k", bad);
+    refuse_index(phase_name("phases", bad), bad);
   }
 }
 
-// A list with None for what went well and the StreamError for what did not; anything else is raised.
-template <class Tasks>
-py::list outcomes(const std::string& name, const Tasks& tasks) {
+// A list with None for what went well and the StreamError for what did not; anything else is raised. name_of gives
+// the name of a task's indices.
+template <class Tasks, class NameOf>
+py::list outcomes(const Tasks& tasks, NameOf name_of) {
   py::list out;
   for (size_t i = 0; i < tasks.size(); ++i) {
     try {
@@ -168,7 +177,7 @@ py::list outcomes(const std::string& name, const Tasks& tasks) {
     } catch (const ckbd::StreamError& error) {
       out.append(stream_error_of(error));
     } catch (const ckbd::BadIndex& bad) {
-      refuse_index(name + "[" + std::to_string(i) + "]", bad);
+      refuse_index(name_of(i, bad), bad);
     }
   }
   return out;
@@ -179,6 +188,7 @@ py::list decode_batch(const ckbd::Tables& tables, const py::object& images, cons
   const py::sequence all = sequence_of("images", images);
   std::vector<ToDecode> held(all.size());
   std::vector<ckbd::ImageTask> tasks;
+  Memory memory;
   size_t elements = 0;
   for (size_t i = 0; i < all.size(); ++i) {
     const std::string name = "images[" + std::to_string(i) + "]";
@@ -190,7 +200,7 @@ py::list decode_batch(const ckbd::Tables& tables, const py::object& images, cons
       return integer(name + " " + what, py::object(image[at]));
     };
     tasks.push_back(to_decode(name + " ", tables, py::object(image[0]), py::object(image[4]), py::object(image[5]),
-                              number(1, "lanes_log2"), number(2, "skip_max"), number(3, "tail"), held[i]));
+                              number(1, "lanes_log2"), number(2, "skip_max"), number(3, "tail"), held[i], memory));
     elements += held[i].z.size;
     std::visit(
         [&](const auto& views) {
@@ -198,13 +208,16 @@ py::list decode_batch(const ckbd::Tables& tables, const py::object& images, cons
         },
         held[i].phases);
   }
+  memory.check("images");
   const ckbd::Coder& coder = coder_for(isa);
   const size_t count = threads_for(threads, elements);
   {
     const py::gil_scoped_release release;
     ckbd::decode_images(coder, tables, tasks, count);
   }
-  return outcomes("images phases k", tasks);
+  return outcomes(tasks, [](size_t i, const ckbd::BadIndex& bad) {
+    return phase_name("images[" + std::to_string(i) + "] phases", bad);
+  });
 }
 
 // The decoders of a batch, each once, and as many arrays. They live on until the batch is done, whoever lets go of
@@ -256,11 +269,14 @@ py::list z_batch(const py::object& decoders, const py::object& outs, const py::o
   const Held held = decoders_of(decoders, "outs", arrays);
   const std::vector<Decoder*>& all = held.decoders;
   std::vector<ZTask> tasks;
+  Memory memory;
   size_t elements = 0;
   for (size_t i = 0; i < all.size(); ++i) {
     tasks.push_back({all[i], all[i]->z_view("outs[" + std::to_string(i) + "]", arrays[i])});
+    memory.add(tasks.back().z);
     elements += tasks.back().z.size;
   }
+  memory.check("outs");
   const size_t count = threads_for(threads, elements);
   begin_all(all, [](Decoder& decoder) { decoder.begin_z(); });
   {
@@ -268,13 +284,15 @@ py::list z_batch(const py::object& decoders, const py::object& outs, const py::o
     ckbd::run_tasks(tasks.size(), count, [&](size_t i) {
       try {
         tasks[i].decoder->payload_decoder().z(tasks[i].z.data, tasks[i].z.size);
-        tasks[i].decoder->done();
       } catch (...) {
         tasks[i].error = std::current_exception();
       }
     });
   }
-  return outcomes("outs", tasks);
+  for (const ZTask& task : tasks) {
+    if (!task.error) task.decoder->done();
+  }
+  return outcomes(tasks, [](size_t, const ckbd::BadIndex&) { return "outs"; });
 }
 
 py::list phase_batch(const py::object& decoders, const py::object& ks, const py::object& outs,
@@ -295,11 +313,15 @@ py::list phase_batch(const py::object& decoders, const py::object& ks, const py:
       [&](const auto& each) {
         using R = std::remove_pointer_t<decltype(each[0].r.data)>;
         std::vector<ckbd::PhaseTask<R>> tasks;
+        Memory memory;
         size_t elements = 0;
         for (size_t i = 0; i < all.size(); ++i) {
           tasks.push_back({&all[i]->payload_decoder(), each[i].k.data, each[i].r.data, each[i].k.size});
           elements += each[i].k.size;
+          memory.add(each[i].k);
+          memory.add(each[i].r);
         }
+        memory.check("outs");
         const size_t count = threads_for(threads, elements);
         begin_all(all, [](Decoder& decoder) { decoder.begin_phase(); });
         {
@@ -307,7 +329,7 @@ py::list phase_batch(const py::object& decoders, const py::object& ks, const py:
           ckbd::decode_phases(tasks, count);
         }
         for (size_t i = 0; i < all.size(); ++i) all[i]->end_phase(tasks[i].error);
-        return outcomes("ks", tasks);
+        return outcomes(tasks, [](size_t i, const ckbd::BadIndex&) { return "ks[" + std::to_string(i) + "]"; });
       },
       views);
 }

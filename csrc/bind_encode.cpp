@@ -66,7 +66,7 @@ py::tuple encode(const ckbd::Tables& tables, const py::object& z, const py::obje
     const py::gil_scoped_release release;
     made = encode_image(coder, tables, image, choice);
   } catch (const ckbd::BadIndex& bad) {
-    refuse_index("phases k", bad);
+    refuse_index(phase_name("phases", bad), bad);
   }
   return to_python(made);
 }
@@ -102,7 +102,7 @@ py::list encode_batch(const ckbd::Tables& tables, const py::object& images, cons
     try {
       if (errors[i]) std::rethrow_exception(errors[i]);
     } catch (const ckbd::BadIndex& bad) {
-      refuse_index("images[" + std::to_string(i) + "] phases k", bad);
+      refuse_index(phase_name("images[" + std::to_string(i) + "] phases", bad), bad);
     }
     out.append(to_python(made[i]));
   }
@@ -113,10 +113,12 @@ double ideal_bits(const ckbd::Tables& tables, const py::object& phases) {
   double bits = 0;
   std::visit(
       [&](const auto& views) {
-        for (const auto& view : views) {
+        for (size_t p = 0; p < views.size(); ++p) {
+          const auto& view = views[p];
           for (size_t j = 0; j < view.k.size; ++j) {
-            if (view.k.data[j] >= ckbd::kScales) refuse_index("phases k", {view.k.data[j], j});
-            bits += tables.ideal_bits(view.k.data[j], view.r.data[j]);
+            const ckbd::BadIndex here{view.k.data[j], p, j};
+            if (here.k >= ckbd::kScales) refuse_index(phase_name("phases", here), here);
+            bits += tables.ideal_bits(here.k, view.r.data[j]);
           }
         }
       },

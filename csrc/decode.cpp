@@ -193,9 +193,9 @@ const Escaped* take_escapes(DecoderState& state) {
   return state.rare->taken.data();
 }
 
-void throw_bad_index(const uint8_t* k, size_t n) {
+void throw_bad_index(size_t phase, const uint8_t* k, size_t n) {
   const uint8_t* const wrong = std::find_if(k, k + n, [](uint8_t one) { return one >= kScales; });
-  throw BadIndex{*wrong, static_cast<size_t>(wrong - k)};
+  throw BadIndex{*wrong, phase, static_cast<size_t>(wrong - k)};
 }
 
 PayloadDecoder::PayloadDecoder(const Coder& coder, const Tables& tables, const uint8_t* payload, size_t size,
@@ -319,7 +319,7 @@ PayloadDecoder::Plan PayloadDecoder::plan(const uint8_t* k, size_t n, int32_t la
   rare_->largest = largest;
   Plan plan{classify(coder_, k, n, skip_max_, scratch), 0, 0, {}, {}};
   const Members& members = plan.members;
-  if (!members.count.in_range) throw_bad_index(k, n);
+  if (!members.count.in_range) throw_bad_index(phase_, k, n);
   plan.narrow = members.count.narrow;
   plan.wide = members.count.wide;
   if (phase_ + 1 < exceptions_.size()) return plan;

@@ -154,7 +154,7 @@ Encoded encode_with(const Coder& coder, const TableView& tables, const int16_t* 
   size_t symbols = n_z;
   for (size_t p = 0; p < phases.size(); ++p) {
     members.push_back(classify(coder, phases[p].k, phases[p].n, skip_max, members_scratch[p]));
-    if (!members[p].count.in_range) throw_bad_index(phases[p].k, phases[p].n);
+    if (!members[p].count.in_range) throw_bad_index(p, phases[p].k, phases[p].n);
     symbols += members[p].count.narrow + members[p].count.wide;
   }
   // A symbol puts out at most one word; steps of all lanes write kStepBytes.

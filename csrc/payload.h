@@ -34,10 +34,10 @@ const YCoder<R>& y_coder(const Coder& coder) {
 // A table index of kScales or more: the caller's fault, not the stream's. Nothing has been decoded.
 struct BadIndex {
   uint8_t k;
-  size_t at;
+  size_t phase, at;
 };
 
-[[noreturn]] void throw_bad_index(const uint8_t* k, size_t n);
+[[noreturn]] void throw_bad_index(size_t phase, const uint8_t* k, size_t n);
 
 template <class R>
 struct PhaseTask;

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #if defined(__unix__)
@@ -36,15 +37,15 @@ class Pool {
   void run(Job& job) {
     {
       const std::lock_guard lock(mutex_);
-      // Threads are never given back: a caller that asks for many once will ask again.
-      for (; threads_ < std::min(job.helpers, kMostThreads); ++threads_) std::thread([this] { serve(); }).detach();
+      // Threads are never given back: a caller that asks for many once will ask again. If the system has no more of
+      // them, those that there are do the work, and the caller in any case.
+      try {
+        for (; threads_ < std::min(job.helpers, kMostThreads); ++threads_) std::thread([this] { serve(); }).detach();
+      } catch (const std::system_error&) {
+      }
       jobs_.push_back(&job);
     }
-    if (job.helpers == 1) {
-      wake_.notify_one();
-    } else {
-      wake_.notify_all();
-    }
+    wake_.notify_all();
     job.work();
     // Nothing is left to begin. Once the job is off the list no helper can come, and those inside are waited for.
     std::unique_lock lock(mutex_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 namespace ckbd {
@@ -11,7 +12,8 @@ constexpr int kSkipTried = 5;  // skip_max 0 .. 4: beyond them no picture was se
 // Whole rows of kRow elements, so that every channel is in the sample; all of them up to kAll elements.
 constexpr size_t kRow = 4096, kAll = size_t{1} << 16;
 constexpr size_t kStride = 7;  // of the elements whose tables are counted; no multiple of it is likely a width
-constexpr double kBitsForTime = 0.001;  // what is worth paying for one symbol less to code
+// What is worth paying for one symbol less to code, in bits, and for all of them, as a share of the payload.
+constexpr double kBitsForOne = 0.001, kShareForAll = 1.0 / 2048;
 
 // Estimates for the whole, by table index.
 struct Sample {
@@ -21,15 +23,16 @@ struct Sample {
   double bits = 0;                       // of everything, if it is coded
 };
 
+// False if there is an index that no table has.
 template <class R>
-void add_row(Sample& sample, const Coder& coder, const Tables& tables, const uint8_t* k, const R* r, size_t n,
+bool add_row(Sample& sample, const Coder& coder, const Tables& tables, const uint8_t* k, const R* r, size_t n,
              double weight) {
   static thread_local Scratch<uint64_t> scratch;
   double before = 0;
   Members members;
   for (int s = 0; s < kSkipTried; ++s) {
     members = classify(coder, k, n, s, scratch);
-    if (!members.count.in_range) throw_bad_index(k, n);
+    if (!members.count.in_range) return false;
     const double skipped = static_cast<double>(n - members.count.narrow - members.count.wide);
     sample.elements[s] += weight * (skipped - std::exchange(before, skipped));
   }
@@ -42,6 +45,7 @@ void add_row(Sample& sample, const Coder& coder, const Tables& tables, const uin
   double bits = 0;
   for (size_t j = 0; j < n; j += kStride) bits += tables.entropy(k[j]);
   sample.bits += weight * kStride * bits;
+  return true;
 }
 
 // Bits of a list of `some` exceptions among `all` elements whose gaps are geometric: b + 1 / (1 - (1 - p)^(2^b)) for
@@ -59,6 +63,8 @@ double list_bits(double some, double all) {
 }
 
 int best_skip(const Sample& sample, const Tables& tables) {
+  const double all_tried = std::accumulate(sample.elements, sample.elements + kSkipTried, 1.0);
+  const double price = std::min(kBitsForOne, kShareForAll * sample.bits / all_tried);
   int best = 0;
   double least = HUGE_VAL;
   for (int s = 0; s < kSkipTried; ++s) {
@@ -70,7 +76,7 @@ int best_skip(const Sample& sample, const Tables& tables) {
       } else {
         const double zeros = sample.elements[c] - sample.nonzero[c];
         cost += sample.nonzero_bits[c] + zeros * tables.ideal_bits(static_cast<uint8_t>(c), 0);
-        cost += kBitsForTime * sample.elements[c];
+        cost += price * sample.elements[c];
       }
     }
     cost += list_bits(some, all);
@@ -86,11 +92,14 @@ int best_skip(const Sample& sample, const Tables& tables) {
 template <class R>
 Survey take_survey(const Coder& coder, const Tables& tables, const std::vector<Phase<R>>& phases) {
   Sample sample;
-  for (const Phase<R>& phase : phases) {
+  for (size_t p = 0; p < phases.size(); ++p) {
+    const Phase<R>& phase = phases[p];
     const size_t rows = std::max<size_t>(1, phase.n / kAll);  // of which one is taken
     for (size_t begin = 0; begin < phase.n; begin += rows * kRow) {
       const size_t n = std::min(kRow, phase.n - begin);
-      add_row(sample, coder, tables, phase.k + begin, phase.r + begin, n, static_cast<double>(rows));
+      if (!add_row(sample, coder, tables, phase.k + begin, phase.r + begin, n, static_cast<double>(rows))) {
+        throw_bad_index(p, phase.k, phase.n);
+      }
     }
   }
   return {best_skip(sample, tables), sample.bits / 8};

@@ -330,12 +330,14 @@ def test_a_bad_index_is_named():
         images = [(z, [(k, r), second])] * 3
         images[at] = z, [(k, r), (wrong, r)]
         with pytest.raises(
-            ValueError, match=rf"images\[{at}\] phases.* k: expected table indices 0..63, got 64 at 5"
+            ValueError, match=rf"images\[{at}\] phases\[1\] k: expected table indices 0..63, got 64 at 5"
         ):
             _rans.encode_batch(TABLES, images)
         images = targets([made[3]] * 3, ragged(np.int16)[3:4] * 3)
         images[at][-1][0] = wrong, images[at][-1][0][1]
-        with pytest.raises(ValueError, match=rf"images.*\[{at}\].*: expected table indices 0..63, got 64 at 5"):
+        with pytest.raises(
+            ValueError, match=rf"images\[{at}\] phases\[0\] k: expected table indices 0..63, got 64 at 5"
+        ):
             _rans.decode_batch(TABLES, images)
         all_of, outs = decoders([made[3]] * 3), [np.empty_like(r) for _ in range(3)]
         _rans.z_batch(all_of, [np.empty_like(z) for _ in range(3)])
