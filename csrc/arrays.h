@@ -1,4 +1,4 @@
-// Python's arrays as pointers, checked. For bind.cpp alone.
+// Python's arrays as pointers, checked. For bind*.cpp alone.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -1,8 +1,8 @@
 // Eight lanes to a vector, one vector after the other.
 //
-// Needs AVX2 and POPCNT (Haswell, Zen). As in avx512.cpp, members of a group are compressed into a buffer first, in
-// which element i stands at a multiple of L plus i mod L; here by a shuffle of eight bytes at a time. With fewer than
-// eight lanes the scalar coder does the work.
+// Needs AVX2, BMI1 and POPCNT (Haswell, Zen). As in avx512.cpp, members of a group are compressed into a buffer
+// first, in which element i stands at a multiple of L plus i mod L; here by a shuffle of eight bytes at a time. With
+// fewer than eight lanes the scalar coder does the work.
 #include "isa.h"
 
 #if CKBD_X86

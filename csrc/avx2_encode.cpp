@@ -8,8 +8,8 @@
 namespace ckbd::avx2 {
 namespace {
 
-// x / f by way of floats; avx512.cpp says why the quotient is right or one too small. Here x comes in two exact
-// halves, whose sum is rounded once, and 1 / f is divided.
+// x / f by way of floats; avx512_encode.cpp says why the quotient is right or one too small. Here x comes in two
+// exact halves, whose sum is rounded once, and 1 / f is divided.
 inline void encode_step(__m256i& x, __m256i code, __m256i negative, __m256i paired, __m256i active, uint8_t*& words) {
   const __m256i f = _mm256_and_si256(code, set1(kSlots - 1));
   const __m256i limit = _mm256_slli_epi32(f, 20);

@@ -1,6 +1,6 @@
 // All lanes in one vector: 32 states, their low and high halves in one register each.
 //
-// Needs AVX-512 F, BW, VL, DQ and VBMI2 (Ice Lake, Zen 4). What the loops lean on:
+// Needs AVX-512 F, BW, VL, DQ and VBMI2, BMI1 and 2, POPCNT (Ice Lake, Zen 4). What the loops lean on:
 //
 // - A step is 16-bit arithmetic throughout, since f < 2^12 (advance()).
 // - Members of a group are compressed into a buffer first, in which element i stands at a multiple of L plus
@@ -267,21 +267,16 @@ void decode_z(DecoderState& state, const TableView& tables, int16_t* z, size_t n
 
 // ---- what else goes over every element
 
-inline uint64_t in_group(Group group, __m512i k) {
-  return _mm512_cmple_epu8_mask(_mm512_sub_epi8(k, _mm512_set1_epi8(static_cast<char>(group.first))),
-                                _mm512_set1_epi8(static_cast<char>(group.last - group.first)));
-}
-
 Count classify(const uint8_t* k, size_t n, uint8_t skip_max, uint64_t* narrow, uint64_t* wide) {
-  const Group narrow_group{static_cast<uint8_t>(skip_max + 1), kLastNarrow};
+  const __m512i skip = _mm512_set1_epi8(static_cast<char>(skip_max));
   const __m512i last_narrow = _mm512_set1_epi8(kLastNarrow);
   Count total{};
   __m512i used = _mm512_setzero_si512();
   for (size_t i = 0; i < n; i += kBlock) {
     // Elements beyond the end read as 0, which is in no group that is coded.
     const Block block = load_block(k + i, n - i);
-    const uint64_t in_narrow = in_group(narrow_group, block.k);
     const uint64_t in_wide = _mm512_cmpgt_epu8_mask(block.k, last_narrow);
+    const uint64_t in_narrow = _mm512_cmpgt_epu8_mask(block.k, skip) & ~in_wide;
     *narrow++ = in_narrow;
     *wide++ = in_wide;
     total.narrow += popcount(in_narrow);

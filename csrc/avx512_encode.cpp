@@ -8,7 +8,7 @@
 namespace ckbd::avx512 {
 namespace {
 
-// What a symbol's size means, for all lanes: f, the first slot, and the sizes that need an escape's value.
+// What a symbol's size means, for all lanes.
 struct Meaning {
   __m512i f, first;
 };
@@ -72,8 +72,8 @@ struct States {
 };
 
 // x / f, f < 2^12, for x < 2^20 f: a quotient below 2^20. In floats x is off by at most 2^-24 of itself, 1 / f by
-// 2^-23 after one step of Newton, their product by 2^-24 more; scaled down by 2^-21 it is never too large, and too
-// small by less than 2^20 (2^-21 + 2^-22) < 1. So the integer below it is the quotient or one less.
+// little more than 2^-23 after one step of Newton, their product by 2^-24 more; scaled down by 2^-21 it is never too
+// large, and too small by less than 2^20 (2^-21 + 2^-22) < 1. So the integer below it is the quotient or one less.
 struct Reciprocal {
   __m512 of[2];
   __m512i f[2];

@@ -45,8 +45,9 @@ struct Found {
 //   near - far = T_(m+1) - T_m = 8 (S_(m+1) - S_m) - c,  0 <= c <= 7:  the size of the interval.
 // Sizes that a table lacks have T_m = T_N, so that they are never the least, except as N; c is 1 from one size to the
 // next and N - m from the last that there is to N. For N = 7 that is the escape, and T_8 = 2^15 ends it (c = 0). For
-// N = 4 it is all from size 4 on, or the escape if it comes first: then there is no telling, but it is rare, and the
-// search begins again with seven.
+// N = 4 it is all from size 4 on, or the escape if it comes first: then there is no telling, and the search begins
+// again with seven. That is rare but for the last tables: by table 17 (sigma 0.89) |r| >= 4 once in 12,000 symbols,
+// by table 22 once in 29.
 template <int N>
 static inline Found search(const __m512i* above, __m512i table, __m512i low) {
   const __m512i seven = _mm512_set1_epi16(7), inside = _mm512_set1_epi16(0x7FF8);

@@ -21,10 +21,14 @@ class Decoder {
       : tables_(std::move(tables)),
         payload_(bytes("payload", payload)),
         phases_(in_range("phases", phases, 1, kMaxPhases)) {
-    decoder_ = std::make_unique<ckbd::PayloadDecoder>(coder_for(isa), *tables_, payload_.data, payload_.size,
-                                                      in_range("lanes_log2", lanes_log2, 0, ckbd::kMaxLanesLog2),
-                                                      in_range("skip_max", skip_max, 0, ckbd::kMaxSkip),
-                                                      checked_tail("tail", tail), phases_);
+    const ckbd::Coder& coder = coder_for(isa);
+    const int lanes = in_range("lanes_log2", lanes_log2, 0, ckbd::kMaxLanesLog2);
+    const int skip = in_range("skip_max", skip_max, 0, ckbd::kMaxSkip);
+    const uint32_t tail_size = checked_tail("tail", tail);
+    // Walks the lists before the words, which may be long.
+    const py::gil_scoped_release release;
+    decoder_ = std::make_unique<ckbd::PayloadDecoder>(coder, *tables_, payload_.data, payload_.size, lanes, skip,
+                                                      tail_size, phases_);
   }
 
   void z(const py::object& out) {
@@ -340,8 +344,8 @@ void bind_decode(py::module_& m) {
   py::class_<Decoder>(m, "Decoder")
       .def(py::init<std::shared_ptr<ckbd::Tables>, const py::object&, py::ssize_t, py::ssize_t, py::ssize_t,
                     py::ssize_t, const py::object&>(),
-           py::arg("tables"), py::arg("payload"), py::kw_only(), py::arg("lanes_log2"), py::arg("skip_max"),
-           py::arg("tail"), py::arg("phases") = 2, py::arg("isa") = py::none())
+           py::arg("tables").none(false), py::arg("payload"), py::kw_only(), py::arg("lanes_log2"),
+           py::arg("skip_max"), py::arg("tail"), py::arg("phases") = 2, py::arg("isa") = py::none())
       .def("z", &Decoder::z, py::arg("out"))
       .def("phase", &Decoder::phase, py::arg("k"), py::arg("out"))
       .def("finish", &Decoder::finish);

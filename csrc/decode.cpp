@@ -105,7 +105,7 @@ struct Rare {
   int32_t largest = INT16_MAX;  // that the array of symbols holds
   std::vector<Escaped> found, taken;
   std::exception_ptr error;
-  uint8_t page[3 * kStepBytes];  // the last words, and zeros
+  uint8_t page[2 * kStepBytes];  // the last words, fewer than kStepBytes: a step that begins at their end still fits
 };
 
 namespace {
@@ -157,7 +157,7 @@ bool escaped(DecoderState& state, const TableView& tables, bool is_z, uint32_t t
     const uint32_t slot = x & (kSlots - 1);
     *symbol = is_z ? escaped_z(tables, *state.rare, table) : escaped_y(tables, *state.rare, table, slot);
     return true;
-  } catch (const StreamError&) {
+  } catch (...) {
     state.rare->error = std::current_exception();
     return false;
   }
@@ -177,7 +177,12 @@ bool finish_step(DecoderState& state, const TableView& tables, bool is_z, const 
     const size_t lane = lowest_bit(escapes);
     int32_t symbol;
     if (!escaped(state, tables, is_z, step.table[lane], step.slot[lane], &symbol)) return false;
-    state.rare->found.push_back({step.first + lane, symbol});
+    try {
+      state.rare->found.push_back({step.first + lane, symbol});
+    } catch (...) {
+      state.rare->error = std::current_exception();
+      return false;
+    }
   }
   if (lacking) return no_words(state);
   if (words.next > words.safe) turn_page(words, state.rare->page);
@@ -357,7 +362,7 @@ void PayloadDecoder::finish_phase(const Plan& plan, const uint8_t* k, R* r) {
     if (x < kLow && !refill(x, tail_words_)) {
       throw StreamError(tail_words_.field, tail_words_.end_offset, "a symbol needs a word, and there is none left");
     }
-    int32_t symbol = decoded.symbol();
+    int32_t symbol = symbol_of(decoded);
     if (decoded.size == kEscapeSize && !escaped(state_, tables_, false, k[at], before, &symbol)) settle();
     r[at] = static_cast<R>(symbol);
   };
@@ -390,6 +395,7 @@ void decode_phases(PhaseTask<R>* tasks, size_t count) {
       attempt(tasks[t], [&] { part(*tasks[t].decoder, tasks[t], plans[t], t); });
     }
   };
+  // The narrow group goes first and clears all else.
   const auto decode = [&](bool narrow) {
     YGroup<R> y[2];
     for (size_t t = 0; t < count; ++t) {
@@ -402,7 +408,8 @@ void decode_phases(PhaseTask<R>* tasks, size_t count) {
               tasks[t].n};
     }
     // Two go together if they have the same tables.
-    if (count == 2 && !tasks[0].error && !tasks[1].error && tasks[0].decoder->alike(*tasks[1].decoder)) {
+    if (count == 2 && !tasks[0].error && !tasks[1].error &&
+        tasks[0].decoder->same_coder_and_tables(*tasks[1].decoder)) {
       PayloadDecoder &a = *tasks[0].decoder, &b = *tasks[1].decoder;
       DecoderState* const states[2] = {&a.state_, &b.state_};
       y_coder<R>(a.coder_).decode_two(states, a.tables_, y, narrow);

@@ -42,7 +42,8 @@ struct BadIndex {
 template <class R>
 struct PhaseTask;
 
-// One or two tasks, two at once. What a task throws (StreamError, BadIndex) is kept in it and stops no other.
+// One or two tasks, two at once if they have the same coder and tables. What a task throws (StreamError, BadIndex) is
+// kept in it and stops no other.
 template <class R>
 void decode_phases(PhaseTask<R>* tasks, size_t count);
 
@@ -86,7 +87,7 @@ class PayloadDecoder {
   template <class R>
   void finish_phase(const Plan& plan, const uint8_t* k, R* r);
   void settle();
-  bool alike(const PayloadDecoder& other) const {
+  bool same_coder_and_tables(const PayloadDecoder& other) const {
     return &coder_ == &other.coder_ && tables_.y_slots == other.tables_.y_slots;
   }
   size_t offset(const uint8_t* at) const { return static_cast<size_t>(at - payload_); }

@@ -5,11 +5,12 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <stdexcept>
 #include <system_error>
 #include <thread>
 
 #if defined(__unix__)
-#include <unistd.h>
+#include <pthread.h>
 #endif
 #if defined(__linux__)
 #include <sched.h>
@@ -35,17 +36,19 @@ struct Job {
 class Pool {
  public:
   void run(Job& job) {
+    const size_t helpers = job.helpers;  // once the job is on the list this changes
     {
       const std::lock_guard lock(mutex_);
       // Threads are never given back: a caller that asks for many once will ask again. If the system has no more of
       // them, those that there are do the work, and the caller in any case.
       try {
-        for (; threads_ < std::min(job.helpers, kMostThreads); ++threads_) std::thread([this] { serve(); }).detach();
+        for (; threads_ < std::min(helpers, kMostThreads); ++threads_) std::thread([this] { serve(); }).detach();
       } catch (const std::system_error&) {
       }
       jobs_.push_back(&job);
     }
-    wake_.notify_all();
+    // Not all: there may be many more, from a call that asked for them.
+    for (size_t i = 0; i < helpers; ++i) wake_.notify_one();
     job.work();
     // Nothing is left to begin. Once the job is off the list no helper can come, and those inside are waited for.
     std::unique_lock lock(mutex_);
@@ -80,30 +83,21 @@ class Pool {
   size_t threads_ = 0;
 };
 
-long this_process() {
-#if defined(__unix__)
-  return getpid();
-#else
-  return 0;
-#endif
-}
+std::atomic<Pool*> current{nullptr};
 
 // Never destroyed, since its threads wait on it for as long as the process lives. A fork takes the memory along and
-// the threads not, so the child begins anew.
-struct OwnedPool {
-  const long owner = this_process();
-  Pool pool;
-};
-
+// the threads not, so the child forgets it and begins anew.
 Pool& pool() {
-  static std::atomic<OwnedPool*> current{nullptr};
-  OwnedPool* found = current.load();
-  while (found == nullptr || found->owner != this_process()) {
-    OwnedPool* const fresh = new OwnedPool;
-    if (current.compare_exchange_strong(found, fresh)) return fresh->pool;
-    delete fresh;
-  }
-  return found->pool;
+#if defined(__unix__)
+  static const int at_fork = pthread_atfork(nullptr, nullptr, [] { current = nullptr; });
+  if (at_fork != 0) throw std::runtime_error("pthread_atfork failed");
+#endif
+  Pool* found = current.load();
+  if (found != nullptr) return *found;
+  Pool* const fresh = new Pool;
+  if (current.compare_exchange_strong(found, fresh)) return *fresh;
+  delete fresh;
+  return *found;
 }
 
 }  // namespace

@@ -85,13 +85,6 @@ struct TableView {
   size_t channels;
 };
 
-// The elements of a phase that form one group: first <= k <= last.
-struct Group {
-  uint8_t first, last;
-};
-
-static inline bool contains(Group group, uint8_t k) { return group.first <= k && k <= group.last; }
-
 // Elements as bits, 64 to a block: bit j of block b is element 64 b + j.
 constexpr size_t kBlock = 64;
 static inline size_t blocks_of(size_t n) { return (n + kBlock - 1) / kBlock; }
@@ -141,8 +134,8 @@ struct Step {
 // Reads the escapes of a step, in order of lanes, and judges whether its words were there. If it returns true
 // the words may have moved.
 bool finish_step(DecoderState& state, const TableView& tables, bool is_z, const Step& step);
-// One symbol's part of the same.
-bool escaped(DecoderState& state, const TableView& tables, bool is_z, uint32_t table, uint32_t slot, int32_t* symbol);
+// One symbol's part of the same. x: the state before the step, or its low 12 bits.
+bool escaped(DecoderState& state, const TableView& tables, bool is_z, uint32_t table, uint32_t x, int32_t* symbol);
 bool no_words(DecoderState& state);
 // The escapes that finish_step() has found since the last call, in order, after them one with the number SIZE_MAX; or
 // null if there are none. Valid until the next step.
@@ -174,9 +167,12 @@ static inline bool refill(uint32_t& x, Words& words) {
 struct Decoded {
   uint32_t size;
   uint32_t negative;  // 0 or 1
-  // Signs are random: no branch.
-  int32_t symbol() const { return static_cast<int32_t>((size ^ -negative) + negative); }
 };
+
+// Signs are random: no branch.
+static inline int32_t symbol_of(Decoded decoded) {
+  return static_cast<int32_t>((decoded.size ^ -decoded.negative) + decoded.negative);
+}
 
 static inline Decoded decode_y_step(uint32_t& x, const Slot* row) {
   const uint32_t s = x & (kSlots - 1);

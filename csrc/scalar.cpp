@@ -51,7 +51,7 @@ void decode_y(DecoderState& state, const TableView& tables, const YGroup<R>& y, 
       uint32_t& x = lanes.x[i++ & lane_mask];
       const uint32_t before = x;
       const Decoded decoded = decode_y_step(x, slots + size_t{k[j]} * kYSlots);
-      r[j] = static_cast<R>(decoded.symbol());
+      r[j] = static_cast<R>(symbol_of(decoded));
       const bool there = refill(x, words);
       if (__builtin_expect(there & (decoded.size != kEscapeSize), 1)) continue;
       if (!there) {
@@ -111,6 +111,9 @@ Count classify(const uint8_t* k, size_t n, uint8_t skip_max, uint64_t* narrow, u
     for (size_t j = 0; j < std::min(kBlock, n - begin); j += 8) {
       uint64_t eight = 0;
       std::memcpy(&eight, k + begin + j, std::min<size_t>(8, n - begin - j));
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+      eight = __builtin_bswap64(eight);
+#endif
       used |= eight;
       in_coded |= above(eight, skip_max) << j;
       in_wide |= above(eight, kLastNarrow) << j;

@@ -272,6 +272,13 @@ def test_nothing_is_held_after_a_call():
         held.clear()
 
 
+def test_no_tables():
+    with pytest.raises(TypeError):
+        _rans.Decoder(None, b"", lanes_log2=0, skip_max=0, tail=0)
+    with pytest.raises(TypeError):
+        _rans.encode(None, Z, [(K, R)])
+
+
 def test_outputs_of_a_batch_are_apart_from_all_else():
     """Images are decoded side by side: symbols written over another image's indices would be taken for such."""
     rng = np.random.default_rng(5)
