@@ -2,12 +2,14 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint bench build clean
+.PHONY: demo test lint bench fuzz build clean
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
@@ -21,6 +23,13 @@ lint: $(READY)
 
 bench: build
 	$(BIN)/python -m bench.run decode
+
+# Needs a clang++ with libFuzzer; CLANG names one. What is new in an input stays in build/fuzz/corpus.
+fuzz: $(READY)
+	$(BIN)/python fuzz/build.py $(CLANG)
+	mkdir -p build/fuzz/corpus
+	build/fuzz/decode -max_total_time=$(FUZZ_SECONDS) -timeout=10 -artifact_prefix=build/fuzz/ $(FUZZ_ARGS) \
+		build/fuzz/corpus fuzz/corpus
 
 build: $(READY) $(VENV)/.built
 

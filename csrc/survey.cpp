@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kSkipTried = 5;  // skip_max 0 .. 4: beyond them no picture was seen to gain
 // Whole rows of kRow elements, so that every channel is in the sample; all of them up to kAll elements.
-constexpr size_t kRow = 4096, kAll = size_t{1} << 15;
+constexpr size_t kRow = 2048, kAll = size_t{1} << 14;
 constexpr size_t kStride = 31;  // of the elements whose tables are counted; no number of channels is likely to share it
 // What is worth paying for one symbol less to code, in bits, and for all of them, as a share of the payload.
 constexpr double kBitsForOne = 0.001, kShareForAll = 1.0 / 1024;
