@@ -28,7 +28,7 @@ bench: build
 fuzz: $(READY)
 	$(BIN)/python fuzz/build.py $(CLANG)
 	mkdir -p build/fuzz/corpus
-	build/fuzz/decode -max_total_time=$(FUZZ_SECONDS) -timeout=10 -artifact_prefix=build/fuzz/ $(FUZZ_ARGS) \
+	build/fuzz/decode -max_total_time=$(FUZZ_SECONDS) -timeout=30 -artifact_prefix=build/fuzz/ $(FUZZ_ARGS) \
 		build/fuzz/corpus fuzz/corpus
 
 build: $(READY) $(VENV)/.built

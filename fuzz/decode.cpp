@@ -116,7 +116,7 @@ struct Header {
   size_t sites;
   size_t lead;
   size_t partner;
-  size_t batch;  // which coder decodes in batches
+  size_t batch;  // which coder decodes in batches, and of how many
   bool other_type;  // decode damaged symbols into the other type than they were encoded from
   struct Phase {
     size_t n;
@@ -428,11 +428,11 @@ Outcome<R> decode_alone(const Coder& coder, const Stream& stream, int8_t fill, b
   return out;
 }
 
-// Two streams of the same tables, phase by phase in pairs for as long as both have one. With `bad_index` the first
-// has one in each pair, and then gets the right ones alone.
+// Two streams, phase by phase in pairs for as long as both have one. With `bad_index` the first has one in each pair,
+// and then gets the right ones alone.
 template <class R>
-std::pair<Outcome<R>, Outcome<R>> decode_pair(const Coder& coder, const Stream& a, const Stream& b, int8_t fill,
-                                              bool bad_index) {
+std::pair<Outcome<R>, Outcome<R>> decode_pair(const Coder& a_coder, const Stream& a, const Coder& b_coder,
+                                              const Stream& b, int8_t fill, bool bad_index) {
   std::pair<Outcome<R>, Outcome<R>> out{Outcome<R>(a, fill), Outcome<R>(b, fill)};
   const Stream* const streams[2] = {&a, &b};
   Outcome<R>* const outs[2] = {&out.first, &out.second};
@@ -440,7 +440,7 @@ std::pair<Outcome<R>, Outcome<R>> decode_pair(const Coder& coder, const Stream& 
   bool fine[2];
   for (int i = 0; i < 2; ++i) {
     fine[i] = attempt(*outs[i], [&] {
-      decoders[i] = decoder_of(coder, *streams[i]);
+      decoders[i] = decoder_of(i == 0 ? a_coder : b_coder, *streams[i]);
       decoders[i]->z(outs[i]->z.data(), outs[i]->z.size());
     });
   }
@@ -486,14 +486,17 @@ ckbd::ImageTask image_task(const Stream& stream, Outcome<R>& out) {
           out.z.data(),          out.z.size(),          std::move(phases)};
 }
 
-template <class R, class Other>
-void decode_batch(const Coder& coder, const Stream& a, Outcome<R>& a_out, const Stream& b, Outcome<Other>& b_out) {
+template <class... R>
+void decode_batch(const Coder& coder, const Tables& tables, std::pair<const Stream*, Outcome<R>*>... all) {
   std::vector<ckbd::ImageTask> images;
-  images.push_back(image_task(a, a_out));
-  images.push_back(image_task(b, b_out));
-  ckbd::decode_images(coder, a.tables, images, 1);
-  if (images[0].error) a_out.error = text_of(images[0].error);
-  if (images[1].error) b_out.error = text_of(images[1].error);
+  (images.push_back(image_task(*all.first, *all.second)), ...);
+  ckbd::decode_images(coder, tables, images, 1);
+  size_t i = 0;
+  const auto keep = [&](std::string& text) {
+    if (images[i].error) text = text_of(images[i].error);
+    ++i;
+  };
+  (keep(all.second->error), ...);
 }
 
 // A stream and what comes of it, which is known for both types.
@@ -511,6 +514,9 @@ struct Known {
   }
 };
 
+// Streams that are as they should be: a row for each of the tables.
+std::vector<std::vector<Known>> partners;
+
 // Every coder, alone and beside another stream; returns what they agree on.
 template <class R>
 Outcome<R> decode_everywhere(const Header& header, const Stream& stream, const Known& known, bool bad_index) {
@@ -525,21 +531,36 @@ Outcome<R> decode_everywhere(const Header& header, const Stream& stream, const K
     const std::string name = coder.name;
     if (coder.crc32c(payload.data(), payload.size(), 0) != crc) fail(name, ": another checksum");
     check_same(name, decode_alone<R>(coder, stream, fill++, bad_index), expected);
-    const auto [a, b] = decode_pair<R>(coder, stream, known.stream, fill++, bad_index);
+    const auto [a, b] = decode_pair<R>(coder, stream, coder, known.stream, fill++, bad_index);
     check_same(name + " in a pair", a, expected);
     check_same(name + " in a pair, the partner", b, known.as<R>());
   }
+  if (header.lead == 3) {
+    // Nothing says that a pair has its tables or its coder in common.
+    const Known& stranger = partners[(header.tables + header.sites % 2) % partners.size()][1];
+    const Coder& its = *coders[header.sites % coders.size()];
+    const auto [a, b] = decode_pair<R>(*coders.back(), stream, its, stranger.stream, fill++, bad_index);
+    check_same("beside a stranger", a, expected);
+    check_same("the stranger", b, stranger.as<R>());
+  }
   // What a batch does around the coders is the same for all.
-  const Coder& coder = *coders[header.batch % coders.size()];
+  const Coder& coder = *coders[header.batch / 2 % coders.size()];
   const std::string name = coder.name;
   Outcome<R> first(stream, fill), second(stream, fill), beside(stream, fill++);
-  Outcome<Other> partner(known.stream, fill++);
-  decode_batch(coder, stream, first, stream, second);
+  Outcome<R> same_type(known.stream, fill++);
+  Outcome<Other> other_type(known.stream, fill++);
+  if (header.batch % 2 == 0) {
+    decode_batch(coder, stream.tables, std::pair(&stream, &first));
+  } else {
+    decode_batch(coder, stream.tables, std::pair(&stream, &first), std::pair(&known.stream, &same_type),
+                 std::pair(&stream, &second));
+    check_same(name + " in a batch, again", second, expected);
+    check_same(name + " in a batch, the partner", same_type, known.as<R>());
+  }
   check_same(name + " in a batch", first, expected);
-  check_same(name + " in a batch, again", second, expected);
-  decode_batch(coder, stream, beside, known.stream, partner);
+  decode_batch(coder, stream.tables, std::pair(&stream, &beside), std::pair(&known.stream, &other_type));
   check_same(name + " in a batch of two types", beside, expected);
-  check_same(name + " in a batch of two types, the partner", partner, known.as<Other>());
+  check_same(name + " in a batch of two types, the partner", other_type, known.as<Other>());
   return expected;
 }
 
@@ -767,9 +788,7 @@ std::vector<uint8_t> put_together(const Header& header, Input& in) {
   return out;
 }
 
-// ---- partners: streams that are as they should be, one row for each of the tables
-
-std::vector<std::vector<Known>> partners;
+// ---- partners
 
 Stream stream_of(const Tables& tables, std::shared_ptr<const Indices> k, const ckbd::Encoded& made, size_t n_z,
                  size_t lead) {

@@ -35,7 +35,7 @@ def header(
     sites=8,
     lead=0,
     partner=0,
-    batch=2,
+    batch=5,
     other_type=False,
     damage=(),
 ):
