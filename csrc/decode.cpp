@@ -353,17 +353,16 @@ void PayloadDecoder::finish_phase(const Plan& plan, const uint8_t* k, R* r) {
   const auto decode_one = [&](size_t at) {
     const uint32_t s = x & (kSlots - 1), zeros = frequency(tables_.y_codes[size_t{k[at]} * kYCodes]);
     const uint32_t before = x;
-    Decoded decoded{0, 0};
+    int32_t symbol = 0;
     if (s < zeros) {
       x = zeros * (x >> kTableBits) + s;
     } else {
-      decoded = decode_y_step(x, tables_.y_slots + size_t{k[at]} * kYSlots);
+      symbol = decode_y_step(x, tables_.y_rows[k[at]]);
     }
     if (x < kLow && !refill(x, tail_words_)) {
       throw StreamError(tail_words_.field, tail_words_.end_offset, "a symbol needs a word, and there is none left");
     }
-    int32_t symbol = symbol_of(decoded);
-    if (decoded.size == kEscapeSize && !escaped(state_, tables_, false, k[at], before, &symbol)) settle();
+    if (symbol == kEscapeSymbol && !escaped(state_, tables_, false, k[at], before, &symbol)) settle();
     r[at] = static_cast<R>(symbol);
   };
   plan.narrow_tail.for_each(decode_one);

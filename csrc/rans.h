@@ -36,7 +36,18 @@ constexpr size_t kStepBytes = 2 * kMaxLanes;  // the most that one step of all l
 
 // ---- tables, as plain arrays. tables.cpp makes them and proves what is said here.
 
-// Decoding: which interval a slot is in. In a y table intervals begin at even slots, so there is one entry for two.
+// Decoding, a row of y: the symbol r of each slot, and of each r (as a byte) its f and the first slot of the interval
+// that it shares with -r. Small, so that more of it stays near: 64 rows are 320 KiB, those of narrow tables 115.
+struct YRow {
+  int8_t symbol[kSlots];  // kEscapeSymbol for both escapes
+  struct {
+    uint16_t f, first;
+  } of[256];
+};
+constexpr int8_t kEscapeSymbol = INT8_MIN;  // sizes end at kMaxSize
+
+// Decoding, for gathers and for z: all of that in 32 bits, by the interval that a slot is in. In a y table intervals
+// begin at even slots, so there is one entry for two.
 //   bits 0-11   frequency f of a symbol in it, 1 .. 4095
 //   bits 12-23  its first slot
 //   bits 24-31  the size m; or in a z table its number; 255 for an escape
@@ -75,6 +86,7 @@ struct ChannelRows {
 };
 
 struct TableView {
+  const YRow* y_rows;   // kScales
   const Slot* y_slots;  // kScales rows of kYSlots
   const Code* y_codes;  // kScales rows of kYCodes
   const uint16_t* y_escape;
@@ -149,37 +161,32 @@ void push_escape(EncoderState& state, uint32_t value);
 // ---- one lane, decoding
 
 // If x < 2^16: x = 2^16 x + the next word. One word is enough, since no step leaves x below 16: it starts
-// from x >= 2^16, and f (x >> 12) + bias >= x >> 12 >= 16. Returns false if there is no word.
+// from x >= 2^16, and f (x >> 12) + bias >= x >> 12 >= 16. There must be a word, since it is loaded whether or not it
+// is needed: which symbols need one is as good as random, so this must not become a branch; compilers make one of a
+// conditional expression.
+static inline void refill(uint32_t& x, const uint8_t*& next) {
+  const uint32_t word = next[0] | uint32_t{next[1]} << 8;
+  const uint32_t take = -uint32_t{x < kLow};  // all bits or none
+  x = x << (take & 16) | (word & take);
+  next += take & 2;
+}
+
+// The same where the words may be at their end. Returns false if one is needed then.
 static inline bool refill(uint32_t& x, Words& words) {
-  const uint32_t take = x < kLow;
-  if (words.next == words.end) return !take;
-  // There is a word, so it may be loaded whether or not it is needed. Which symbols need one is as good as
-  // random, so this must not become a branch; compilers make one of a conditional expression.
-  const uint32_t word = words.next[0] | uint32_t{words.next[1]} << 8;
-  x ^= ((x << 16 | word) ^ x) & -take;
-  words.next += 2 * take;
+  if (words.next == words.end) return x >= kLow;
+  refill(x, words.next);
   return true;
 }
 
-// x = f (x >> 12) + bias, and the interval's number. With S the interval's first slot and d = s - S:
-//   one symbol (z; y with m = 0)   bias = d, as in any rANS;
-//   two (y with m >= 1)            d runs over [0, 2 f): sign d & 1, bias d >> 1 in [0, f).
-struct Decoded {
-  uint32_t size;
-  uint32_t negative;  // 0 or 1
-};
-
-// Signs are random: no branch.
-static inline int32_t symbol_of(Decoded decoded) {
-  return static_cast<int32_t>((decoded.size ^ -decoded.negative) + decoded.negative);
-}
-
-static inline Decoded decode_y_step(uint32_t& x, const Slot* row) {
+// x = f (x >> 12) + bias, and the symbol. With S the interval's first slot and d = s - S:
+//   one symbol (z; y with r = 0)   bias = d, as in any rANS;
+//   two (y with r = +-m)           d runs over [0, 2 f), even for +m and odd for -m: bias d >> 1 in [0, f).
+static inline int8_t decode_y_step(uint32_t& x, const YRow& row) {
   const uint32_t s = x & (kSlots - 1);
-  const Slot slot = row[s >> 1];
-  const uint32_t size = slot >> 24, paired = size != 0, d = s - first_slot(slot);
-  x = frequency(slot) * (x >> kTableBits) + (d >> paired);
-  return {size, d & paired};
+  const int8_t r = row.symbol[s];
+  const auto of = row.of[static_cast<uint8_t>(r)];
+  x = of.f * (x >> kTableBits) + ((s - of.first) >> (r != 0));
+  return r;
 }
 
 static inline uint32_t decode_z_step(uint32_t& x, const Slot* row) {

@@ -48,7 +48,8 @@ void read_row(const std::string& name, const int16_t* row, size_t columns, int e
 }  // namespace
 
 Tables::Tables(const TableIntegers& integers)
-    : y_slots_(kScales * kYSlots),
+    : y_rows_(kScales),
+      y_slots_(kScales * kYSlots),
       z_slots_(integers.channels * kSlots),
       y_codes_(kScales * kYCodes),
       z_codes_(integers.channels * 256),
@@ -66,6 +67,15 @@ Tables::Tables(const TableIntegers& integers)
     Code* const codes = &y_codes_[k * kYCodes];
     read_row(at("y_freq", k), row, integers.y_columns, escape, 2, codes, &y_slots_[k * kYSlots]);
     std::fill(codes + escape, codes + kYCodes, codes[escape]);
+    YRow& decoding = y_rows_[k];
+    for (uint32_t s = 0; s < kSlots; ++s) {
+      const Slot slot = y_slots_[k * kYSlots + s / 2];
+      const int size = static_cast<int>(slot >> 24);
+      const int8_t r = size == kEscapeSize ? kEscapeSymbol : static_cast<int8_t>(s % 2 ? -size : size);
+      decoding.symbol[s] = r;
+      decoding.of[static_cast<uint8_t>(r)] = {static_cast<uint16_t>(frequency(slot)),
+                                              static_cast<uint16_t>(first_slot(slot))};
+    }
     y_escape_.push_back(static_cast<uint16_t>(escape));
     for (int m = 0; m < kYCodes; ++m) y_bits_.push_back(kTableBits - std::log2(frequency(codes[m])));
     y_entropy_.push_back(0);
@@ -117,7 +127,8 @@ Tables::Tables(const TableIntegers& integers)
   for (size_t c = 0; c < channels; ++c) {
     z_rows_.push_back(*std::max_element(&z_escape_[c], &z_escape_[c] + kMaxLanes));
   }
-  view_ = {y_slots_.data(),
+  view_ = {y_rows_.data(),
+           y_slots_.data(),
            y_codes_.data(),
            y_escape_.data(),
            &narrow_,

@@ -43,6 +43,7 @@ class Tables {
   double entropy(uint8_t k) const { return y_entropy_[k]; }
 
  private:
+  std::vector<YRow> y_rows_;
   std::vector<Slot> y_slots_, z_slots_;
   std::vector<Code> y_codes_, z_codes_;
   std::vector<uint16_t> y_escape_, channel_, z_escape_, z_above_, z_rows_;
