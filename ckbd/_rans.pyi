@@ -56,7 +56,7 @@ def encode(
     """(payload, log2 of the lanes used, skip_max, tail) of z int16 (n_z,) and each phase's k uint8 (n,) and r (n,).
 
     lanes: 1, 2, 4, 8, 16 or 32; fewer are used if the last phase is too short for them. None: 32, or 16 for payloads
-    below 8 KiB. skip_max: 0..15. None: the one of 0..4 that makes the payload shortest, judged by a sample.
+    below 4 KiB. skip_max: 0..15. None: the one of 0..4 that makes the payload shortest, judged by a sample.
     """
 
 def encode_batch(

@@ -80,10 +80,9 @@ Tail encode_tail(EncoderState& state, const TableView& tables, const Phase<R>& p
 void put_states(std::vector<uint8_t>& out, const EncoderState& state) {
   BitWriter bits(out);
   for (size_t lane = 0; lane <= state.lane_mask; ++lane) {
-    uint32_t e = 0;
-    while (state.x[lane] >> (16 + e) != 1) ++e;
-    bits.put(e, 4);
-    bits.put(state.x[lane] - (kLow << e), static_cast<int>(16 + e));
+    const int e = static_cast<int>(highest_bit(state.x[lane])) - 16;
+    bits.put(static_cast<uint32_t>(e), 4);
+    bits.put(state.x[lane] - (kLow << e), 16 + e);
   }
   bits.pad();
 }
@@ -126,8 +125,7 @@ void put_exceptions(std::vector<uint8_t>& out, const Coder& coder, const uint64_
     bits.put(static_cast<uint32_t>(before & ((size_t{1} << low_bits) - 1)), low_bits);
     bits.put(r < 0, 1);
     const uint32_t size = static_cast<uint32_t>(std::abs(r));
-    int m = 0;
-    while (size >> (m + 1)) ++m;
+    const int m = static_cast<int>(highest_bit(size));
     bits.put_unary(static_cast<uint64_t>(m));
     bits.put(size - (1u << m), m);
   }
@@ -202,7 +200,7 @@ Encoded encode_with(const Coder& coder, const TableView& tables, const int16_t* 
 template <class R>
 Encoded encode(const Coder& coder, const Tables& tables, const int16_t* z, size_t n_z,
                const std::vector<Phase<R>>& phases, Choice choice) {
-  constexpr size_t kFewLanesBytes = 8192;  // below this half a byte a lane counts for more than speed
+  constexpr size_t kFewLanesBytes = 4096;  // below this half a byte a lane counts for more than speed
   const bool both_given = choice.lanes_log2 >= 0 && choice.skip_max >= 0;
   const Survey survey = both_given ? Survey{} : take_survey(coder, tables, phases);
   const int skip_max = choice.skip_max >= 0 ? choice.skip_max : survey.skip_max;

@@ -152,18 +152,18 @@ def test_skip_max_is_chosen(last):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_chosen_lanes(isa):
-    """16 below 8192 bytes of payload, 32 from there on, fewer if the last phase is too short for that."""
+    """16 below 4096 bytes of payload, 32 from there on, fewer if the last phase is too short for that."""
     k, r = make_phase(np.random.default_rng(3), 20000, 30, 40)
 
     def coded(n, lanes):
         return check(np.zeros(0, np.int16), [(k[:n], r[:n])], lanes, 1, isa=isa)
 
     def border(lanes):
-        """The first n whose payload with so many lanes has 8192 bytes."""
+        """The first n whose payload with so many lanes has 4096 bytes."""
         first, last = 0, len(k)
         while last - first > 1:
             middle = (first + last) // 2
-            first, last = (first, middle) if len(coded(middle, lanes)[0]) >= 8192 else (middle, last)
+            first, last = (first, middle) if len(coded(middle, lanes)[0]) >= 4096 else (middle, last)
         return last
 
     below, above = border(32), border(16)
