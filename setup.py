@@ -18,7 +18,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra"
+FLAGS = "-O3 -DNDEBUG -std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra"
 # Further flags of each file. Those for an instruction set must reach no other file: the others run anywhere.
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 AVX2 = "-mavx2 -mbmi -mpopcnt" if X86 else ""

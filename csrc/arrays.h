@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -26,33 +28,63 @@ inline std::string shape_text(const std::vector<py::ssize_t>& shape) {
   throw py::value_error(name + ": expected " + expected + ", got " + got);
 }
 
+// What an object shows through the buffer protocol. It stays where it is, as it may point into itself.
+struct Release {
+  void operator()(Py_buffer* view) const {
+    PyBuffer_Release(view);
+    delete view;
+  }
+};
+using View = std::unique_ptr<Py_buffer, Release>;
+
+inline View buffer_of(const py::handle& object) {
+  auto view = std::make_unique<Py_buffer>();
+  if (PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_STRIDES | PyBUF_FORMAT)) throw py::error_already_set();
+  return View(view.release());
+}
+
+inline const char* format_of(const Py_buffer& view) { return view.format == nullptr ? "B" : view.format; }
+
+inline std::vector<py::ssize_t> shape_of(const Py_buffer& view) { return {view.shape, view.shape + view.ndim}; }
+
+template <class T>
+constexpr const char* kFormat = sizeof(T) == 2 ? "h" : std::is_signed_v<T> ? "b" : "B";
+
+template <class T>
+bool has_type(const Py_buffer& view) {
+  return view.itemsize == sizeof(T) && std::strcmp(format_of(view), kFormat<T>) == 0;
+}
+
 // A contiguous array that Python owns. The view keeps it alive and in place.
 template <class T>
 struct Array {
-  py::buffer_info info;
+  View view;
   T* data;
   size_t size;  // elements
 };
 
 inline std::string type_name(const py::handle& object) { return py::str(py::type::of(object).attr("__name__")); }
 
+// In what follows expected() says what was, when it is needed: making the words takes longer than the checks.
+
 // What has the buffer protocol, as it is; a torch tensor, which has not, as the array that shares its memory. Tensors
 // of another device or with a gradient refuse that themselves.
-inline py::buffer_info view_of(const std::string& name, const std::string& expected, const py::handle& object) {
-  if (py::isinstance<py::buffer>(object)) {
+template <class Expected>
+View view_of(const std::string& name, const Expected& expected, const py::handle& object) {
+  if (PyObject_CheckBuffer(object.ptr())) {
     try {
-      return py::reinterpret_borrow<py::buffer>(object).request();
+      return buffer_of(object);
     } catch (py::error_already_set& error) {
       if (!error.matches(PyExc_ValueError) && !error.matches(PyExc_BufferError)) throw;
-      refuse(name, expected, "one without a buffer (" + std::string(py::str(error.value())) + ")");
+      refuse(name, expected(), "one without a buffer (" + std::string(py::str(error.value())) + ")");
     }
   }
-  if (!py::hasattr(object, "numpy") || !py::hasattr(object, "data_ptr")) refuse(name, expected, type_name(object));
+  if (!py::hasattr(object, "numpy") || !py::hasattr(object, "data_ptr")) refuse(name, expected(), type_name(object));
   try {
-    return py::buffer(object.attr("numpy")()).request();
+    return buffer_of(object.attr("numpy")());
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError) && !error.matches(PyExc_RuntimeError)) throw;
-    refuse(name, expected, "a tensor that is none (" + std::string(py::str(error.value())) + ")");
+    refuse(name, expected(), "a tensor that is none (" + std::string(py::str(error.value())) + ")");
   }
 }
 
@@ -66,30 +98,31 @@ std::string expected_array(const std::vector<py::ssize_t>& shape) {
   return std::string("a contiguous ") + kTypeName<T> + " array of shape " + shape_text(shape);
 }
 
-template <class T>
-Array<T> as_array(const std::string& name, const std::string& expected, py::buffer_info info,
-                  const std::vector<py::ssize_t>& shape, bool writable) {
-  if (!info.item_type_is_equivalent_to<std::remove_const_t<T>>()) {
-    refuse(name, expected, "items of format '" + info.format + "'");
+template <class T, class Expected>
+Array<T> as_array(const std::string& name, const Expected& expected, View view, const std::vector<py::ssize_t>& shape,
+                  bool writable) {
+  if (!has_type<std::remove_const_t<T>>(*view)) {
+    refuse(name, expected(), "items of format '" + std::string(format_of(*view)) + "'");
   }
-  bool fits = info.shape.size() == shape.size();
-  for (size_t d = 0; fits && d < shape.size(); ++d) fits = shape[d] < 0 || info.shape[d] == shape[d];
-  if (!fits) refuse(name, expected, "shape " + shape_text(info.shape));
+  const size_t size = static_cast<size_t>(view->len) / sizeof(T);
+  bool fits = static_cast<size_t>(view->ndim) == shape.size();
+  for (size_t d = 0; fits && d < shape.size(); ++d) fits = shape[d] < 0 || view->shape[d] == shape[d];
+  if (!fits) refuse(name, expected(), "shape " + shape_text(shape_of(*view)));
+  // Some have no strides, whatever they are asked: no gaps then.
   py::ssize_t stride = sizeof(T);
-  for (size_t d = shape.size(); d-- > 0 && info.size > 0; stride *= info.shape[d]) {
-    if (info.shape[d] > 1 && info.strides[d] != stride) refuse(name, expected, "one with gaps");
+  for (size_t d = shape.size(); d-- > 0 && size > 0 && view->strides != nullptr; stride *= view->shape[d]) {
+    if (view->shape[d] > 1 && view->strides[d] != stride) refuse(name, expected(), "one with gaps");
   }
-  if (reinterpret_cast<uintptr_t>(info.ptr) % alignof(T)) refuse(name, expected, "one at an odd address");
-  if (writable && info.readonly) refuse(name, "a writable array", "a read-only one");
-  T* const data = static_cast<T*>(info.ptr);
-  const size_t size = static_cast<size_t>(info.size);
-  return {std::move(info), data, size};
+  if (reinterpret_cast<uintptr_t>(view->buf) % alignof(T)) refuse(name, expected(), "one at an odd address");
+  if (writable && view->readonly) refuse(name, "a writable array", "a read-only one");
+  T* const data = static_cast<T*>(view->buf);
+  return {std::move(view), data, size};
 }
 
 template <class T>
 Array<T> array(const std::string& name, const py::handle& object, const std::vector<py::ssize_t>& shape,
                bool writable = false) {
-  const std::string expected = expected_array<std::remove_const_t<T>>(shape);
+  const auto expected = [&] { return expected_array<std::remove_const_t<T>>(shape); };
   return as_array<T>(name, expected, view_of(name, expected, object), shape, writable);
 }
 

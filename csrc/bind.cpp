@@ -28,18 +28,18 @@ std::shared_ptr<ckbd::Tables> make_tables(const py::object& y_freq, const py::ob
   const auto yf = array<const int16_t>("y_freq", y_freq, {ckbd::kScales, -1});
   const auto ym = array<const uint8_t>("y_max", y_max, {ckbd::kScales});
   const auto zf = array<const int16_t>("z_freq", z_freq, {-1, -1});
-  if (yf.info.shape[1] < 3) refuse("y_freq", "3 columns or more", shape_text(yf.info.shape));
-  if (zf.info.shape[0] < 1 || zf.info.shape[1] < 2) {
-    refuse("z_freq", "a row or more of 2 columns or more", shape_text(zf.info.shape));
+  if (yf.view->shape[1] < 3) refuse("y_freq", "3 columns or more", shape_text(shape_of(*yf.view)));
+  if (zf.view->shape[0] < 1 || zf.view->shape[1] < 2) {
+    refuse("z_freq", "a row or more of 2 columns or more", shape_text(shape_of(*zf.view)));
   }
-  const auto zl = array<const int16_t>("z_low", z_low, {zf.info.shape[0]});
-  const auto zs = array<const int16_t>("z_size", z_size, {zf.info.shape[0]});
-  if (zf.info.shape[0] > 65535) refuse("z_freq", "at most 65535 rows", std::to_string(zf.info.shape[0]));
+  const auto zl = array<const int16_t>("z_low", z_low, {zf.view->shape[0]});
+  const auto zs = array<const int16_t>("z_size", z_size, {zf.view->shape[0]});
+  if (zf.view->shape[0] > 65535) refuse("z_freq", "at most 65535 rows", std::to_string(zf.view->shape[0]));
   const ckbd::TableIntegers integers{yf.data,
-                                     static_cast<size_t>(yf.info.shape[1]),
+                                     static_cast<size_t>(yf.view->shape[1]),
                                      ym.data,
                                      zf.data,
-                                     static_cast<size_t>(zf.info.shape[1]),
+                                     static_cast<size_t>(zf.view->shape[1]),
                                      zl.data,
                                      zs.data,
                                      zl.size};

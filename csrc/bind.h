@@ -82,8 +82,6 @@ using Phases = std::variant<std::vector<PhaseView<T8>>, std::vector<PhaseView<T1
 using PhasesIn = Phases<const int8_t, const int16_t>;
 using PhasesOut = Phases<int8_t, int16_t>;
 
-inline bool is_int8(const py::buffer_info& info) { return info.item_type_is_equivalent_to<int8_t>(); }
-
 inline void check_apart(const std::string& name, const Array<const uint8_t>& k, const void* r, size_t size) {
   const auto k_at = reinterpret_cast<uintptr_t>(k.data), r_at = reinterpret_cast<uintptr_t>(r);
   if (k_at < r_at + size && r_at < k_at + k.size) refuse(name, "memory apart from that of k", "some in common");
@@ -95,14 +93,16 @@ inline void add_phase(All& all, bool first, const std::string& k_name, const std
                       const py::handle& r, bool writable) {
   Array<const uint8_t> k_view = bytes(k_name, k);
   const std::vector<py::ssize_t> shape = {static_cast<py::ssize_t>(k_view.size)};
-  const std::string expected = "a contiguous int8 or int16 array of shape " + shape_text(shape);
-  py::buffer_info info = view_of(r_name, expected, r);
-  if (first && is_int8(info)) all.template emplace<0>();
+  const auto expected = [&] { return "a contiguous int8 or int16 array of shape " + shape_text(shape); };
+  View view = view_of(r_name, expected, r);
+  if (first && has_type<int8_t>(*view)) all.template emplace<0>();
   std::visit(
       [&](auto& views) {
         using T = std::remove_pointer_t<decltype(views[0].r.data)>;
-        const std::string same = first ? expected : expected_array<std::remove_const_t<T>>(shape) + " as before";
-        Array<T> r_view = as_array<T>(r_name, same, std::move(info), shape, writable);
+        const auto same = [&] {
+          return first ? expected() : expected_array<std::remove_const_t<T>>(shape) + " as before";
+        };
+        Array<T> r_view = as_array<T>(r_name, same, std::move(view), shape, writable);
         if (writable) check_apart(r_name, k_view, r_view.data, sizeof(T) * r_view.size);
         views.push_back({std::move(k_view), std::move(r_view)});
       },
