@@ -64,8 +64,8 @@ size_t list_members(const uint64_t* members, size_t blocks, uint16_t* places) {
   return static_cast<size_t>(next - places);
 }
 
-// Decodes symbols `first` to before `last` of a group, which are at `places`. With kEnoughWords there are as many words
-// as symbols, so that their end need not be looked for. False if the stream has failed.
+// Decodes symbols `first` to before `last` of a group, which are at `places`. With kEnoughWords there are as many
+// words as symbols, so that their end need not be looked for. False if the stream has failed.
 template <bool kEnoughWords, class R>
 bool decode_listed(DecoderState& state, const TableView& tables, const uint8_t* k, R* r, const uint16_t* places,
                    size_t first, size_t last) {

@@ -28,12 +28,14 @@ template <class R>
 bool add_row(Sample& sample, const Coder& coder, const Tables& tables, const uint8_t* k, const R* r, size_t n,
              double weight) {
   static thread_local Scratch<uint64_t> scratch;
+  const Members members = classify(coder, k, n, kSkipTried - 1, scratch);
+  if (!members.count.in_range) return false;
+  uint64_t others[2][kRow / kBlock];  // of which only the number is wanted
   double before = 0;
-  Members members;
   for (int s = 0; s < kSkipTried; ++s) {
-    members = classify(coder, k, n, s, scratch);
-    if (!members.count.in_range) return false;
-    const double skipped = static_cast<double>(n - members.count.narrow - members.count.wide);
+    const Count count = s + 1 < kSkipTried ? coder.classify(k, n, static_cast<uint8_t>(s), others[0], others[1])
+                                           : members.count;
+    const double skipped = static_cast<double>(n - count.narrow - count.wide);
     sample.elements[s] += weight * (skipped - std::exchange(before, skipped));
   }
   size_t zeros = 0;
@@ -52,10 +54,10 @@ bool add_row(Sample& sample, const Coder& coder, const Tables& tables, const uin
 // the gap, a sign and, nearly always, |r| = 1.
 double list_bits(double some, double all) {
   if (some == 0) return 8;
-  const double p = std::min(some / all, 0.5);
+  double longer = 1 - std::min(some / all, 0.5);  // the share of gaps of 2^b and more: (1 - p)^(2^b)
   double least = HUGE_VAL;
-  for (int b = 0; b <= kMaxLowBits; ++b) {
-    const double bits = b + 1 / (1 - std::exp(std::ldexp(std::log1p(-p), b)));
+  for (int b = 0; b <= kMaxLowBits; ++b, longer *= longer) {
+    const double bits = b + 1 / (1 - longer);
     if (bits > least) break;
     least = bits;
   }
