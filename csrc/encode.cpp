@@ -201,21 +201,14 @@ template <class R>
 Encoded encode(const Coder& coder, const Tables& tables, const int16_t* z, size_t n_z,
                const std::vector<Phase<R>>& phases, Choice choice) {
   constexpr size_t kFewLanesBytes = 4096;  // below this half a byte a lane counts for more than speed
-  const bool both_given = choice.lanes_log2 >= 0 && choice.skip_max >= 0;
-  const Survey survey = both_given ? Survey{} : take_survey(coder, tables, phases);
-  const int skip_max = choice.skip_max >= 0 ? choice.skip_max : survey.skip_max;
+  const int skip_max = choice.skip_max >= 0 ? choice.skip_max : choose_skip_max(coder, tables, phases);
   const auto with = [&](int lanes_log2) {
     return encode_with(coder, tables.view(), z, n_z, phases, lanes_log2, skip_max);
   };
   if (choice.lanes_log2 >= 0) return with(choice.lanes_log2);
-  // The survey's guess only saves the second try; which lanes a payload has depends on its size.
-  if (survey.bytes < kFewLanesBytes) {
-    Encoded made = with(kMaxLanesLog2 - 1);
-    if (made.payload.size() < kFewLanesBytes) return made;
-    return with(kMaxLanesLog2);
-  }
+  // No sample tells the size well enough to save a second try, and it is the short ones that have two.
   Encoded made = with(kMaxLanesLog2);
-  if (made.payload.size() >= kFewLanesBytes) return made;
+  if (made.payload.size() >= kFewLanesBytes || made.lanes_log2 < kMaxLanesLog2) return made;
   return with(kMaxLanesLog2 - 1);
 }
 

@@ -92,7 +92,7 @@ int best_skip(const Sample& sample, const Tables& tables) {
 }  // namespace
 
 template <class R>
-Survey take_survey(const Coder& coder, const Tables& tables, const std::vector<Phase<R>>& phases) {
+int choose_skip_max(const Coder& coder, const Tables& tables, const std::vector<Phase<R>>& phases) {
   Sample sample;
   for (size_t p = 0; p < phases.size(); ++p) {
     const Phase<R>& phase = phases[p];
@@ -104,10 +104,10 @@ Survey take_survey(const Coder& coder, const Tables& tables, const std::vector<P
       }
     }
   }
-  return {best_skip(sample, tables), sample.bits / 8};
+  return best_skip(sample, tables);
 }
 
-template Survey take_survey(const Coder&, const Tables&, const std::vector<Phase<int8_t>>&);
-template Survey take_survey(const Coder&, const Tables&, const std::vector<Phase<int16_t>>&);
+template int choose_skip_max(const Coder&, const Tables&, const std::vector<Phase<int8_t>>&);
+template int choose_skip_max(const Coder&, const Tables&, const std::vector<Phase<int16_t>>&);
 
 }  // namespace ckbd

@@ -1,4 +1,4 @@
-// A look at a sample of the symbols, from which the encoder makes its choices.
+// A look at a sample of the symbols, from which the encoder chooses what to skip.
 #pragma once
 
 #include <vector>
@@ -7,12 +7,8 @@
 
 namespace ckbd {
 
-struct Survey {
-  int skip_max;  // the one that makes the payload shortest, or nearly, with less to code
-  double bytes;  // about the size of the payload without z
-};
-
+// The skip_max that makes the payload shortest, or nearly, with less to code. Throws BadIndex.
 template <class R>
-Survey take_survey(const Coder& coder, const Tables& tables, const std::vector<Phase<R>>& phases);
+int choose_skip_max(const Coder& coder, const Tables& tables, const std::vector<Phase<R>>& phases);
 
 }  // namespace ckbd
