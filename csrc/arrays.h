@@ -48,7 +48,9 @@ inline const char* format_of(const Py_buffer& view) { return view.format == null
 inline std::vector<py::ssize_t> shape_of(const Py_buffer& view) { return {view.shape, view.shape + view.ndim}; }
 
 template <class T>
-constexpr const char* kFormat = sizeof(T) == 2 ? "h" : std::is_signed_v<T> ? "b" : "B";
+constexpr const char* kFormat = sizeof(T) == 2        ? "h"
+                                : std::is_signed_v<T> ? "b"
+                                                      : "B";
 
 template <class T>
 bool has_type(const Py_buffer& view) {

@@ -11,7 +11,7 @@ namespace {
 constexpr int kSkipTried = 5;  // skip_max 0 .. 4: beyond them no picture was seen to gain
 // Whole rows of kRow elements, so that every channel is in the sample; all of them up to kAll elements.
 constexpr size_t kRow = 2048, kAll = size_t{1} << 14;
-constexpr size_t kStride = 31;  // of the elements whose tables are counted; no number of channels is likely to share it
+constexpr size_t kStride = 31;  // of the elements whose tables are counted; few numbers of channels share it
 // What is worth paying for one symbol less to code, in bits, and for all of them, as a share of the payload.
 constexpr double kBitsForOne = 0.001, kShareForAll = 1.0 / 1024;
 
@@ -33,8 +33,8 @@ bool add_row(Sample& sample, const Coder& coder, const Tables& tables, const uin
   uint64_t others[2][kRow / kBlock];  // of which only the number is wanted
   double before = 0;
   for (int s = 0; s < kSkipTried; ++s) {
-    const Count count = s + 1 < kSkipTried ? coder.classify(k, n, static_cast<uint8_t>(s), others[0], others[1])
-                                           : members.count;
+    const Count count =
+        s + 1 < kSkipTried ? coder.classify(k, n, static_cast<uint8_t>(s), others[0], others[1]) : members.count;
     const double skipped = static_cast<double>(n - count.narrow - count.wide);
     sample.elements[s] += weight * (skipped - std::exchange(before, skipped));
   }

@@ -22,7 +22,7 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_lanes = pytest.mark.parametrize("lanes", LANES)
 NO_Z = np.zeros(0, np.int16)
 # Around a step of all lanes, a block of bits, and what the coders hold at a time.
-SIZES = (0, 1, 31, 32, 33, 63, 64, 65, 511, 512, 513, 8191, 8192, 8193, 16384, 20001)
+SIZES = (0, 1, 31, 32, 33, 63, 64, 65, 511, 512, 513, 2047, 2048, 2049, 8191, 8192, 8193, 16384, 20001)
 
 
 @functools.cache
