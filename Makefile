@@ -6,10 +6,11 @@ FUZZ_SECONDS ?= 60
 FUZZ_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+OLD_TRITON := build/triton-3.6
 READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint bench fuzz build clean
+.PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
@@ -20,6 +21,20 @@ test: build lint
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Triton's interpreter on the CPU: every kernel against its torch twin, bit for bit.
+interpreter: build
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreter
+
+# Every shipped kernel compiled for GPUs that are not here, by the pinned Triton and by the oldest one supported.
+aot: build $(OLD_TRITON)
+	$(BIN)/python -W ignore::UserWarning -m bench.aot --controls
+	PYTHONPATH=$(OLD_TRITON) $(BIN)/python -m bench.aot --controls
+
+kernels-check: interpreter aot
+
+$(OLD_TRITON): $(READY)
+	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --target $@ triton==3.6.0
 
 bench: build
 	$(BIN)/python -m bench.run decode

@@ -16,13 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ckbd import _rans, container, entropy, image, modelfile, numerics, sections
+from ckbd import _rans, container, entropy, image, modelfile, numerics, sections, zone
 from ckbd.container import FormatError, Header, Stream
 from ckbd.image import Picture
-from ckbd.kernels import reference
-from ckbd.model import gain_at, hyper_features
+from ckbd.model import gain_at
 
-R_MAX = 1023
 PATCH = 64  # pictures are padded to multiples of this; z has one site for each such square
 MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}
 
@@ -34,14 +32,16 @@ def load(
     threads: int | None = None,
     max_pixels: int = container.MAX_PIXELS,
     carrier: torch.dtype | None = None,
+    backend: str = "auto",
 ) -> Codec:
     """Load a model file, or a shipped model by name, ready to encode and decode.
 
     device: where the networks run. threads: for PyTorch (process-wide) and the entropy coder; None leaves PyTorch's
     setting. max_pixels: larger pictures are refused, by FormatError before anything is allocated (the networks take
-    about 90 bytes a pixel). carrier: float32 or
-    float64, what the exact zone's integers travel in (None: float32, on CUDA float64); it changes no result. The
-    device's arithmetic is probed: ValueError if it is not exact.
+    about 90 bytes a pixel). backend: what computes the exact zone, "torch" or "triton"; "auto" is Triton on a GPU.
+    carrier: float32 or float64, what its integers travel in with backend "torch" (None: float32, on CUDA float64),
+    where the device's arithmetic is probed. Neither changes a result. ValueError if the device cannot, or is not
+    exact.
     """
     if threads is not None:
         if threads < 1:
@@ -50,13 +50,9 @@ def load(
     if carrier not in (None, torch.float32, torch.float64):
         raise ValueError(f"carrier: expected torch.float32 or torch.float64, got {carrier}")
     place = _device(device)
-    if carrier is None:
-        # Tensor cores add in ways that no document promises; in float64 there are 29 bits to spare.
-        carrier = torch.float64 if place.type == "cuda" else torch.float32
-    reference.probe(place, carrier)
-    return Codec(
-        modelfile.load(model, place, carrier), place, carrier, threads or torch.get_num_threads(), max_pixels
-    )
+    loaded = modelfile.load(model, place)
+    exact = zone.make(loaded.layers, place, backend, carrier)
+    return Codec(loaded, exact, place, threads or torch.get_num_threads(), max_pixels)
 
 
 def _device(name: str | torch.device) -> torch.device:
@@ -79,9 +75,9 @@ class Codec:
     stage = staticmethod(lambda name: nullcontext())
 
     def __init__(
-        self, model: modelfile.Loaded, device: torch.device, carrier: torch.dtype, threads: int, max_pixels: int
+        self, model: modelfile.Loaded, exact: zone.Zone, device: torch.device, threads: int, max_pixels: int
     ):
-        self.model, self.device, self.carrier = model, device, carrier
+        self.model, self.zone, self.device = model, exact, device
         self.threads, self.max_pixels = threads, max_pixels
         self.tables = _rans.Tables(
             *(model.tables[f"table.{name}"].numpy() for name in ("y.freq", "y.max", "z.freq", "z.low", "z.size"))
@@ -143,17 +139,17 @@ class Codec:
         x = x.to(self.device, memory_format=torch.channels_last)
         quality = torch.tensor(qualities, dtype=torch.float32, device=self.device)
         y = m.g_a(x) * gain_at(m.log_gain, quality)
-        z = numerics.round_half_up(m.h_a(y).clamp(-numerics.ACT_MAX, numerics.ACT_MAX)).to(self.carrier)
+        z = numerics.round_half_up(m.h_a(y).clamp(-numerics.ACT_MAX, numerics.ACT_MAX))
         if not (y.isfinite().all() and z.isfinite().all()):
             raise ValueError("image: its features are not finite with this model")
-        psi = hyper_features(z, torch.floor(quality), m.layers)
-        phases, context = [], None
-        for psi_acc, half in zip(psi, reference.split(y.to(self.carrier)), strict=True):
-            mean, k = reference.phase(psi_acc, context, m.layers.g_ep)
-            r = numerics.round_half_up(half - mean / numerics.MEAN_STEP).clamp(-R_MAX, R_MAX)
-            context = numerics.compand(numerics.MEAN_STEP * r + mean)
-            phases.append((k.to(torch.uint8).flatten(1).cpu().numpy(), r.to(torch.int16).flatten(1).cpu().numpy()))
-        z = z.permute(0, 2, 3, 1).to(torch.int16).flatten(1).cpu().numpy()
+        z = z.permute(0, 2, 3, 1).to(torch.int16)
+        state, phases = self.zone.begin(z, torch.floor(quality)), []
+        for p in (0, 1):
+            k = self.zone.phase(state, p)
+            r = self.zone.quantise(state, p, y)
+            self.zone.assemble(state, p, r)
+            phases.append((k.flatten(1).cpu().numpy(), r.flatten(1).cpu().numpy()))
+        z = z.flatten(1).cpu().numpy()
         return [(z[b], tuple((k[b], r[b]) for k, r in phases)) for b in range(len(pictures))]
 
     def _pack(
@@ -224,7 +220,7 @@ class Codec:
 
     @torch.inference_mode()
     def _read(self, group: list[Stream]) -> Tensor:
-        """y_hat (B, M, h, w) of streams of one padded size, integer-valued in 1/16 units."""
+        """y_hat (B, M, h, w) of streams of one padded size, float32, integer-valued in 1/16 units."""
         m, M = self.model, self.model.config.M
         hz, wz = (math.ceil(n / PATCH) for n in (group[0].header.height, group[0].header.width))
         z = np.empty((len(group), hz, wz, m.config.Nz), np.int16)
@@ -233,28 +229,24 @@ class Codec:
             self._settle(group, _rans.z_batch(decoders, [one.reshape(-1) for one in z], threads=self.threads))
         self._check(group, z, "z symbol", numerics.ACT_MAX)
         with self.stage("h_s"):
-            z_hat = torch.from_numpy(z).to(self.device, self.carrier).permute(0, 3, 1, 2)
-            quality = torch.tensor([s.header.quality2 >> 1 for s in group], device=self.device)
-            psi = hyper_features(z_hat, quality, m.layers)
-        halves: list[Tensor] = []
+            quality = torch.tensor([s.header.quality2 >> 1 for s in group])
+            state = self.zone.begin(torch.from_numpy(z), quality)
         r = np.empty((len(group), 4 * hz, 2 * wz, M), np.int16)
-        for psi_acc in psi:
+        for p in (0, 1):
             with self.stage("phases"):
-                context = numerics.compand(halves[0]) if halves else None
-                mean, k = reference.phase(psi_acc, context, m.layers.g_ep)
-                k = k.to(torch.uint8).cpu().contiguous().numpy()
+                k = self.zone.phase(state, p).cpu().contiguous().numpy()
             with self.stage("coder"):
                 ks, rs = ([one.reshape(-1) for one in array] for array in (k, r))
                 self._settle(group, _rans.phase_batch(decoders, ks, rs, threads=self.threads))
-            self._check(group, r, "residual", R_MAX)
+            self._check(group, r, "residual", numerics.R_MAX)
             with self.stage("phases"):
-                halves.append(numerics.MEAN_STEP * torch.from_numpy(r).to(self.device, self.carrier) + mean)
+                self.zone.assemble(state, p, torch.from_numpy(r))
         for s, decoder in zip(group, decoders, strict=True):
             try:
                 decoder.finish()
             except _rans.StreamError as error:
                 raise self._damage(s, error) from error
-        return reference.merge(*halves)
+        return self.zone.y_hat(state)
 
     def _check(self, group: list[Stream], symbols: np.ndarray, name: str, limit: int) -> None:
         for s, values in zip(group, symbols, strict=True):
@@ -266,7 +258,7 @@ class Codec:
         """x_hat (B, 3, H, W) in [0, 1], still padded."""
         with self.stage("g_s"):
             quality = torch.tensor([h.quality2 / 2 for h in headers], dtype=torch.float32, device=self.device)
-            y = y_hat.to(torch.float32) / numerics.MEAN_STEP * gain_at(self.model.log_ungain, quality)
+            y = y_hat / numerics.MEAN_STEP * gain_at(self.model.log_ungain, quality)
             return self.model.g_s(y.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
 
     def _picture(self, s: Stream, planes: Tensor) -> Picture:

@@ -26,7 +26,9 @@ _ROWS = ("table.y.freq", "table.z.freq")  # as long as their longest table
 
 @dataclass
 class Loaded:
-    """A model as it runs. layers carry integers in `carrier`; tables are the integer tensors of docs/format.md."""
+    """A model as it runs. layers are int8, int32 and uint8 on the CPU; tables the integer tensors of
+    docs/format.md.
+    """
 
     config: Config
     identity: bytes
@@ -80,12 +82,9 @@ def save(model: Checkerboard, path: str | Path) -> bytes:
     return identity(tensors)
 
 
-def load(
-    model: str | Path = "default", device: str | torch.device = "cpu", carrier: torch.dtype = torch.float32
-) -> Loaded:
-    """Read a model file, or a shipped model by name, and prove its bounds again.
+def load(model: str | Path = "default", device: str | torch.device = "cpu") -> Loaded:
+    """Read a model file, or a shipped model by name, and prove its bounds again. device: of the float networks.
 
-    carrier: float32 or float64, what the exact zone's integers travel in; it changes no result.
     Raises FileNotFoundError, or ValueError naming the field.
     """
     path = Path(model)
@@ -111,8 +110,7 @@ def load(
             _expect(tensors, f"exact.{name}.bias", torch.int32, bias),
             _expect(tensors, f"exact.{name}.shift", torch.uint8, shape[:1]),
         ]
-        numerics.prove(IntLayer(*fields), name)
-        layers[name] = IntLayer(*(t.to(device, carrier) for t in fields))
+        layers[name] = numerics.prove(IntLayer(*fields), name)
     with torch.device("meta"):  # shapes alone: what the config claims is compared before it is allocated
         parts: dict[str, nn.Module] = {
             "g_a": Analysis(c.width, c.M, c.analysis8, c.analysis16),

@@ -19,6 +19,7 @@ WEIGHT_MAX = 127
 ACC_LIMIT = 1 << 24  # float32 holds every integer up to here
 MEAN_STEP = 16  # means and y_hat are in units of 1 / 16
 MEAN_MAX = 16383
+R_MAX = 1023  # residuals
 K_MAX = 63
 
 CONTEXT_SHIFT = 2  # y_hat enters the context convolution in units of 1 / 4 ...

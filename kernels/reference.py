@@ -1,64 +1,66 @@
-"""Torch twins of the phase kernels: the definition of what every kernel must compute (docs/numerics.md).
+"""The definition of what every kernel must compute (docs/numerics.md), for batches of one size, in carriers.
 
-Sites of one phase are packed: (B, H, W/2, C), channels last. Anchors (phase 0) are the sites with (row + column)
-even: row h holds columns 2j + (h & 1) in phase 0 and 2j + 1 - (h & 1) in phase 1. Cost of phase 1 for one site,
-in multiply-adds: 12 M H1 + H1 H2 + 2 M H2; of phase 0: H1 H2 + 2 M H2; plus C_psi H1 once for each.
+Sites of one phase are packed, channels last: (B, H, ceil(W/2), C). Those of phase p hold column
+2j + ((h + p + parity) & 1) of row h; anchors (phase 0) of the default model are the sites with (row + column) even.
+Integers travel in float32 or float64, with gradients: training runs these very functions. `twin` has the same for
+batches of any sizes in the kernels' dtypes.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from ckbd.kernels.network import taps
 from torch import Tensor
 
 from ckbd.numerics import ACT_MAX, K_MAX, MEAN_MAX, WEIGHT_MAX, IntLayer, requantise
 
-# Live taps of the 5x5 checkerboard mask in raster order, as (dh, dw): those with dh + dw odd.
-TAPS = tuple(((2 * t + 1) // 5 - 2, (2 * t + 1) % 5 - 2) for t in range(12))
+TAPS = taps(5)
 
 
-def split(y: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, C, H, W), W even, to packed (anchors, non_anchors), each (B, H, W/2, C)."""
-    if y.shape[-1] % 2:
-        raise ValueError(f"split: expected an even width, got {y.shape[-1]}")
+def _odd_rows(H: int, parity: int, device: torch.device) -> Tensor:
+    return ((torch.arange(H, device=device) + parity) & 1).bool()
+
+
+def split(y: Tensor, parity: int = 0) -> tuple[Tensor, Tensor]:
+    """(B, C, H, W) to packed (anchors, non_anchors), each (B, H, ceil(W/2), C); blanks are 0."""
+    y = F.pad(y, (0, y.shape[-1] % 2))
     left, right = y[..., 0::2], y[..., 1::2]
-    odd_row = (torch.arange(y.shape[2], device=y.device) & 1).bool().view(1, 1, -1, 1)
+    odd_row = _odd_rows(y.shape[2], parity, y.device).view(1, 1, -1, 1)
     anchors = torch.where(odd_row, right, left)
     others = torch.where(odd_row, left, right)
     return anchors.permute(0, 2, 3, 1).contiguous(), others.permute(0, 2, 3, 1).contiguous()
 
 
-def merge(anchors: Tensor, others: Tensor) -> Tensor:
-    """The inverse of split: two packed halves (B, H, W/2, C) to (B, C, H, W)."""
-    odd_row = (torch.arange(anchors.shape[1], device=anchors.device) & 1).bool().view(1, -1, 1, 1)
+def merge(anchors: Tensor, others: Tensor, parity: int = 0, width: int | None = None) -> Tensor:
+    """The inverse of split: two packed halves (B, H, ceil(W/2), C) to (B, C, H, W). width: W, if it is odd."""
+    odd_row = _odd_rows(anchors.shape[1], parity, anchors.device).view(1, -1, 1, 1)
     left = torch.where(odd_row, others, anchors)
     right = torch.where(odd_row, anchors, others)
-    return torch.stack((left, right), dim=3).flatten(2, 3).permute(0, 3, 1, 2)
+    return torch.stack((left, right), dim=3).flatten(2, 3).permute(0, 3, 1, 2)[..., :width]
 
 
-def context_columns(anchors: Tensor, first: int, last: int) -> Tensor:
-    """The 12 anchor neighbours of every non-anchor site of rows first..last-1.
+def context_columns(anchors: Tensor, first: int, last: int, kernel: int = 5, parity: int = 0) -> Tensor:
+    """The live anchor neighbours of every non-anchor site of rows first..last-1.
 
-    anchors: packed (B, H, W/2, C). Returns (B, last - first, W/2, 12 C), zero outside the lattice; tap t of
-    TAPS occupies channels t C .. (t+1) C. In row h, the neighbour at (dh, dw) lies in packed column
-    j + dw/2 for odd dh, and j + (dw + 1)/2 (h even) or j + (dw - 1)/2 (h odd) for even dh.
+    anchors: packed (B, H, ceil(W/2), C), blanks 0. Returns (B, last - first, ceil(W/2), taps C), zero outside the
+    lattice; tap t of taps(kernel) occupies channels t C .. (t+1) C. The site at column 2j + s, s = (row + 1 +
+    parity) & 1, has its neighbour at (dh, dw) in packed column (2j + s + dw) >> 1.
     """
-    B, H, half, C = anchors.shape
-    rows = last - first
-    lo, hi = max(first - 2, 0), min(last + 2, H)
-    padded = F.pad(anchors[:, lo:hi], (0, 0, 1, 1, lo - (first - 2), (last + 2) - hi))
-    odd_row = ((torch.arange(first, last, device=anchors.device) & 1) == 1).view(1, -1, 1, 1)
+    B, H, columns, C = anchors.shape
+    rows, r, side = last - first, kernel // 2, (kernel // 2 + 1) // 2
+    lo, hi = max(first - r, 0), min(last + r, H)
+    padded = F.pad(anchors[:, lo:hi], (0, 0, side, side, lo - (first - r), (last + r) - hi))
+    odd_row = _odd_rows(last, 1 + parity, anchors.device)[first:].view(1, -1, 1, 1)
 
     def shifted(dh: int, dj: int) -> Tensor:
-        return padded[:, 2 + dh : 2 + dh + rows, 1 + dj : 1 + dj + half]
+        return padded[:, r + dh : r + dh + rows, side + dj : side + dj + columns]
 
-    columns = []
-    for dh, dw in TAPS:
-        if dh % 2:
-            columns.append(shifted(dh, dw // 2))
-        else:
-            columns.append(torch.where(odd_row, shifted(dh, (dw - 1) // 2), shifted(dh, (dw + 1) // 2)))
-    return torch.cat(columns, dim=-1)
+    out = []
+    for dh, dw in taps(kernel):
+        even, odd = dw >> 1, (1 + dw) >> 1
+        out.append(shifted(dh, even) if even == odd else torch.where(odd_row, shifted(dh, odd), shifted(dh, even)))
+    return torch.cat(out, dim=-1)
 
 
 def exact_conv3x3(x: Tensor, layer: IntLayer, stripe: int = 64) -> Tensor:
@@ -76,8 +78,8 @@ def exact_conv3x3(x: Tensor, layer: IntLayer, stripe: int = 64) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         for top in range(0, H, stripe):
             rows = min(stripe, H - top)
-            taps = [padded[:, top + u : top + u + rows, v : v + W] for u in range(3) for v in range(3)]
-            acc = F.linear(torch.cat(taps, dim=-1), weight, bias)
+            window = [padded[:, top + u : top + u + rows, v : v + W] for u in range(3) for v in range(3)]
+            acc = F.linear(torch.cat(window, dim=-1), weight, bias)
             parts.append(requantise(acc, layer, 0, ACT_MAX))
     return torch.cat(parts, dim=1).permute(0, 3, 1, 2)
 
@@ -105,18 +107,23 @@ def project_psi(psi: Tensor, first: IntLayer) -> Tensor:
 
 
 def phase(
-    psi_acc: Tensor, context: Tensor | None, layers: tuple[IntLayer, IntLayer, IntLayer], stripe: int = 64
+    psi_acc: Tensor,
+    context: Tensor | None,
+    layers: tuple[IntLayer, IntLayer, IntLayer],
+    stripe: int = 64,
+    kernel: int = 5,
+    parity: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """(mean, k) of one phase.
 
     psi_acc: (B, H, W/2, H1), project_psi of this phase's sites. context: packed companded anchors (B, H, W/2, M),
-    or None for phase 0. layers: first (H1, C_psi + 12 M) with a bias for each phase (2, H1), hidden (H2, H1),
+    or None for phase 0. layers: first (H1, C_psi + taps M) with a bias for each phase (2, H1), hidden (H2, H1),
     output (2M, H2). stripe: rows at a time, which bounds the memory of the gathered columns and changes nothing.
     Returns mean in 1/16 units and table index k, each (B, H, W/2, M), integer-valued in psi_acc's dtype.
     """
     first, hidden, output = layers
     dtype, M = psi_acc.dtype, output.weight.shape[0] // 2
-    w_context = first.weight[:, first.weight.shape[1] - 12 * M :].to(dtype)
+    w_context = first.weight[:, first.weight.shape[1] - len(taps(kernel)) * M :].to(dtype)
     bias = first.bias[0 if context is None else 1].to(dtype)
     low = torch.cat((psi_acc.new_full((M,), -MEAN_MAX), psi_acc.new_zeros(M)))
     high = torch.cat((psi_acc.new_full((M,), MEAN_MAX), psi_acc.new_full((M,), K_MAX)))
@@ -127,7 +134,7 @@ def phase(
             bottom = min(top + stripe, H)
             acc = psi_acc[:, top:bottom] + bias
             if context is not None:
-                acc = acc + F.linear(context_columns(context, top, bottom), w_context)
+                acc = acc + F.linear(context_columns(context, top, bottom, kernel, parity), w_context)
             h = requantise(acc, first, 0, ACT_MAX)
             h = requantise(F.linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, ACT_MAX)
             out = F.linear(h, output.weight.to(dtype), output.bias.to(dtype))

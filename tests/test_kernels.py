@@ -12,35 +12,35 @@ from ckbd.model import hyper_features
 from ckbd.numerics import compand
 
 
-@pytest.mark.parametrize("H, W", [(1, 2), (4, 4), (5, 6), (3, 14), (8, 2)])
-def test_split_takes_even_sites_and_merge_undoes_it(H, W):
-    y = torch.arange(2 * 3 * H * W).view(2, 3, H, W)
-    anchors, others = reference.split(y)
-    for half, odd in ((anchors, 0), (others, 1)):
+@pytest.mark.parametrize("parity", [0, 1])
+@pytest.mark.parametrize("H, W", [(1, 1), (1, 2), (4, 4), (5, 6), (3, 13), (8, 2), (2, 5)])
+def test_split_takes_the_sites_of_a_phase_and_merge_undoes_it(H, W, parity):
+    y = torch.arange(1, 2 * 3 * H * W + 1).view(2, 3, H, W)
+    halves = reference.split(y, parity)
+    for p, half in enumerate(halves):
         for h in range(H):
-            for j in range(W // 2):
-                w = 2 * j + ((h + odd) & 1)
-                assert torch.equal(half[:, h, j], y[:, :, h, w])
-    assert torch.equal(reference.merge(anchors, others), y)
+            for j in range((W + 1) // 2):
+                w = 2 * j + ((h + p + parity) & 1)
+                assert torch.equal(half[:, h, j], y[:, :, h, w] if w < W else torch.zeros(2, 3).long())
+    assert torch.equal(reference.merge(*halves, parity, W), y)
 
 
-def test_split_refuses_odd_widths():
-    with pytest.raises(ValueError, match="expected an even width, got 5"):
-        reference.split(torch.zeros(1, 1, 2, 5))
-
-
-def dense_phase(psi_acc, context, layers, H, W):
-    """Phase 1 the long way: full lattice, 5x5 convolution with a masked kernel, int64."""
+def dense_phase(psi_acc, context, layers, W, kernel=5, parity=0):
+    """Phase 1 the long way: full lattice, convolution with a masked kernel, int64."""
     first, hidden, output = [tuple(t.to(torch.int64) for t in layer[:3]) for layer in layers]
-    B, M = psi_acc.shape[0], output[0].shape[0] // 2
+    B, H, _, H1 = psi_acc.shape
+    M = output[0].shape[0] // 2
+    live = kernel * kernel // 2
     full = torch.zeros(B, M, H, W, dtype=torch.int64)
-    kernel = torch.zeros(first[0].shape[0], M, 25, dtype=torch.int64)
-    kernel[:, :, 1::2] = first[0][:, -12 * M :].view(-1, 12, M).transpose(1, 2)
+    masked = torch.zeros(H1, M, kernel * kernel, dtype=torch.int64)
+    masked[:, :, 1::2] = first[0][:, -live * M :].view(-1, live, M).transpose(1, 2)
     if context is not None:
-        full = reference.merge(context, torch.zeros_like(context)).to(torch.int64)
-    columns = torch.nn.functional.unfold(full.double(), 5, padding=2).to(torch.int64)  # exact: values up to 127
-    acc = torch.einsum("nk,bkp->bnp", kernel.view(kernel.shape[0], -1), columns).view(B, -1, H, W)
-    acc = reference.split(acc)[1] + psi_acc.to(torch.int64) + first[1][0 if context is None else 1]
+        full = reference.merge(context, torch.zeros_like(context), parity, W).to(torch.int64)
+    # Exact in float64: products of values up to 127.
+    columns = torch.nn.functional.unfold(full.double(), kernel, padding=kernel // 2).to(torch.int64)
+    acc = torch.einsum("nk,bkp->bnp", masked.view(H1, -1), columns).view(B, H1, H, W)
+    p = 0 if context is None else 1
+    acc = reference.split(acc, parity)[p] + psi_acc.to(torch.int64) + first[1][p]
 
     def shift(x, s, low, high):
         half = torch.where(s > 0, 1 << (s - 1).clamp(min=0), 0)
@@ -72,7 +72,7 @@ def test_phase_equals_dense_masked_convolution(H, W, stripe):
     psi_acc, context, layers = inputs(H, W)
     for c in (None, context):
         mean, k = reference.phase(psi_acc, c, layers.g_ep, stripe)
-        want_mean, want_k = dense_phase(psi_acc, c, layers.g_ep, H, W)
+        want_mean, want_k = dense_phase(psi_acc, c, layers.g_ep, W)
         assert torch.equal(mean.long(), want_mean)
         assert torch.equal(k.long(), want_k)
     assert k.unique().numel() > 4, "the case must use several tables"

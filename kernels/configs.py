@@ -1,0 +1,58 @@
+"""Which shapes of kernel there are to choose from, and what each costs.
+
+A Config is data: `aot` compiles all that are listed here, `tune` measures those that fit and keeps the quickest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+FORMS = ("fused", "layers")
+
+
+@dataclass(frozen=True)
+class Config:
+    """form: "fused" (one launch a phase) or "layers" (three). Blocks: sites, output channels and input channels that
+    a program takes at a time, the latter two cut to what divides the widths.
+    """
+
+    form: str
+    block_p: int
+    block_n: int
+    block_k: int
+    warps: int
+    stages: int
+
+    def __str__(self) -> str:
+        return f"{self.form} {self.block_p}x{self.block_n}x{self.block_k} w{self.warps} s{self.stages}"
+
+
+# The first of a form is what is taken unmeasured. Rows are 64 at the least: so many a wgmma of four warps takes, and
+# in float mode one instruction must do every tile, or a result would depend on the tile.
+CONFIGS: dict[torch.dtype, tuple[Config, ...]] = {
+    torch.int8: (
+        Config("layers", 64, 64, 128, 4, 4),
+        Config("layers", 64, 128, 128, 4, 3),
+        Config("layers", 128, 128, 128, 8, 3),
+        Config("fused", 64, 128, 128, 8, 3),
+        Config("fused", 64, 64, 128, 4, 4),
+    ),
+    torch.float16: (
+        Config("layers", 64, 64, 64, 4, 4),
+        Config("layers", 128, 128, 64, 8, 3),
+        Config("fused", 64, 128, 64, 8, 3),
+    ),
+    torch.float32: (
+        Config("layers", 64, 64, 32, 4, 2),
+        Config("fused", 64, 64, 32, 4, 2),
+    ),
+}
+
+
+def divisor(block: int, *widths: int) -> int:
+    """The largest power of two up to block that divides all widths."""
+    while any(w % block for w in widths):
+        block //= 2
+    return block

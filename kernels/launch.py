@@ -1,0 +1,311 @@
+"""Launchers of the Triton kernels; `twin` has the same functions in torch and says what they compute."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from ckbd.kernels.configs import Config, divisor
+from ckbd.kernels.fused import fused_kernel
+from ckbd.kernels.lattice import Lattice, tile_table
+from ckbd.kernels.layer import layer_kernel
+from ckbd.kernels.pointwise import assemble_kernel, move_kernel, quantise_kernel
+from torch import Tensor
+
+from ckbd.numerics import CONTEXT_KNEE, CONTEXT_SHIFT, CONTEXT_SLOPE, MEAN_STEP, R_MAX
+
+INTERPRETED = not hasattr(layer_kernel, "warmup")  # Triton decides that when a kernel is decorated
+POINTWISE = 32  # sites that a program of the pointwise kernels takes ...
+CHANNELS = 128  # ... and channels
+
+
+def _programs(device: torch.device, tiles: int) -> int:
+    """Programs of a persistent launch: two a multiprocessor; in the interpreter few, so that they take turns there
+    too.
+    """
+    if device.type != "cuda":
+        return min(tiles, 2)
+    return min(tiles, 2 * torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _options(config: Config) -> dict[str, int | bool]:
+    """Compiler options of a launch. Fusion is said because Triton's default changes, and float mode's sums must not;
+    the register limit, because ptxas by itself spills a few registers where it could take a few more
+    (bench/KERNELS.md).
+    """
+    options = {"num_warps": config.warps, "num_stages": config.stages, "enable_fp_fusion": True}
+    return options if torch.version.hip else options | {"maxnreg": 255}
+
+
+def _layer(
+    x: Tensor,
+    layer: tuple[Tensor, Tensor, Tensor],
+    out: Tensor,
+    k: Tensor | None,
+    tiles: Tensor,
+    config: Config,
+    *,
+    gather: str,
+    epilogue: str,
+    N: int,
+    kernel: int = 1,
+    init: Tensor | None = None,
+    thresholds: Tensor | None = None,
+    M: int = 0,
+    odd: int = 0,
+    phase_sites: int = 0,
+    slope: float = 0.0,
+    context: bool = True,
+) -> None:
+    """One launch of layer_kernel. N: output channels that are stored, of "output" those of the padded pair."""
+    weight, bias, shift = layer
+    count = kernel * kernel // 2 if gather == "context" else kernel * kernel
+    CP = weight.shape[1] // count
+    block_k = divisor(config.block_k, CP)
+    block_n = divisor(config.block_n, weight.shape[0] // 2 if epilogue == "output" else weight.shape[0])
+    layer_kernel[(weight.shape[0] // block_n, tiles.shape[0])](
+        x,
+        weight,
+        bias,
+        shift,
+        init if init is not None else out,
+        out,
+        k if k is not None else out,
+        thresholds if thresholds is not None else bias,
+        tiles,
+        x.stride(0),
+        weight.stride(0),
+        init.stride(0) if init is not None else 0,
+        out.stride(-2),
+        k.stride(0) if k is not None else 0,
+        x.shape[1],
+        N,
+        odd,
+        phase_sites,
+        weight.shape[1] // block_k if context else 0,
+        slope,
+        GATHER=gather,
+        EPILOGUE=epilogue,
+        KERNEL=kernel,
+        CP=CP if context else 0,
+        MASK_C=x.shape[1] != CP,
+        M=M,
+        MP=weight.shape[0] // 2 if epilogue == "output" else 0,
+        THRESHOLDS=thresholds.numel() if thresholds is not None else 0,
+        HAS_INIT=init is not None,
+        EXACT=weight.dtype == torch.int8,
+        BLOCK_P=config.block_p,
+        BLOCK_N=block_n,
+        BLOCK_K=block_k,
+        **_options(config),
+    )
+
+
+def project(x: Tensor, weight: Tensor, config: Config) -> Tensor:
+    exact = weight.dtype == torch.int8
+    out = x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.int32 if exact else torch.float32)
+    tiles = tile_table(Lattice(((1, x.shape[0]),)), config.block_p, True, x.device)
+    _layer(x, (weight, weight, weight), out, None, tiles, config, gather="full", epilogue="raw", N=weight.shape[0])
+    return out
+
+
+def convolve(x: Tensor, layer: list[Tensor], N: int, lattice: Lattice, split: bool, config: Config) -> Tensor:
+    big = lattice.scaled(2)
+    out = x.new_empty((2, big.sites, N) if split else (big.full_sites, N))
+    tiles = tile_table(lattice, config.block_p, True, x.device)
+    _layer(
+        x,
+        tuple(layer),
+        out,
+        None,
+        tiles,
+        config,
+        gather="full",
+        epilogue="split" if split else "shuffle",
+        N=4 * N,
+        kernel=3,
+        odd=lattice.parity,
+        phase_sites=big.sites,
+    )
+    return out
+
+
+def phase(
+    psi_acc: Tensor,
+    context: Tensor | None,
+    network: list[Tensor],
+    thresholds: Tensor | None,
+    M: int,
+    kernel: int,
+    slope: float,
+    lattice: Lattice,
+    mean: Tensor,
+    k: Tensor,
+    config: Config,
+) -> None:
+    w1, b1, s1, w2, b2, s2, w3, b3, s3 = network
+    p = 0 if context is None else 1
+    tiles = tile_table(lattice, config.block_p, False, psi_acc.device)
+    odd = (p + lattice.parity) & 1
+    H1P, H2P, MP = w1.shape[0], w2.shape[0], w3.shape[0] // 2
+    CP = w1.shape[1] // (kernel * kernel // 2)
+    x = context if context is not None else psi_acc
+    if config.form == "layers":
+        h1 = psi_acc.new_empty((psi_acc.shape[0], H1P), dtype=w1.dtype)
+        h2 = psi_acc.new_empty((psi_acc.shape[0], H2P), dtype=w1.dtype)
+        common = {"odd": odd, "slope": slope}
+        _layer(
+            x,
+            (w1, b1[p], s1),
+            h1,
+            None,
+            tiles,
+            config,
+            gather="context",
+            epilogue="hidden",
+            N=H1P,
+            kernel=kernel,
+            init=psi_acc,
+            context=context is not None,
+            **common,
+        )
+        _layer(h1, (w2, b2, s2), h2, None, tiles, config, gather="site", epilogue="hidden", N=H2P, **common)
+        _layer(
+            h2,
+            (w3, b3, s3),
+            mean,
+            k,
+            tiles,
+            config,
+            gather="site",
+            epilogue="output",
+            N=2 * MP,
+            thresholds=thresholds,
+            M=M,
+            **common,
+        )
+        return
+    block_k, block_h = divisor(config.block_k, CP), divisor(config.block_k, H1P, H2P)
+    programs = _programs(psi_acc.device, tiles.shape[0])
+    scratch = psi_acc.new_empty((programs, config.block_p * (H1P + H2P)), dtype=w1.dtype)
+    fused_kernel[(programs,)](
+        psi_acc,
+        x,
+        w1,
+        b1[p],
+        s1,
+        w2,
+        b2,
+        s2,
+        w3,
+        b3,
+        s3,
+        thresholds if thresholds is not None else b3,
+        mean,
+        k,
+        scratch,
+        tiles,
+        tiles.shape[0],
+        psi_acc.stride(0),
+        x.stride(0),
+        mean.stride(0),
+        k.stride(0),
+        M,
+        odd,
+        w1.shape[1] // block_k,
+        H1P // block_h,
+        H2P // block_h,
+        slope,
+        HAS_CONTEXT=context is not None,
+        KERNEL=kernel,
+        CP=CP,
+        MASK_C=M != CP,
+        H1P=H1P,
+        H2P=H2P,
+        M=M,
+        MP=MP,
+        THRESHOLDS=thresholds.numel() if thresholds is not None else 0,
+        EXACT=w1.dtype == torch.int8,
+        BLOCK_P=config.block_p,
+        BLOCK_N=divisor(config.block_n, H1P, H2P, MP),
+        BLOCK_K=block_k,
+        BLOCK_H=block_h,
+        **_options(config),
+    )
+
+
+def _pointwise(lattice: Lattice, M: int, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
+    tiles = tile_table(lattice, POINTWISE, False, device)
+    return tiles, (triton.cdiv(M, CHANNELS), tiles.shape[0])
+
+
+def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, context: Tensor | None) -> None:
+    tiles, grid = _pointwise(lattice, r.shape[1], r.device)
+    assemble_kernel[grid](
+        r,
+        mean,
+        y_hat,
+        context if context is not None else r,
+        tiles,
+        r.stride(0),
+        mean.stride(0),
+        y_hat.stride(0),
+        context.stride(0) if context is not None else 0,
+        r.shape[1],
+        (p + lattice.parity) & 1,
+        SHIFT=CONTEXT_SHIFT,
+        KNEE=CONTEXT_KNEE,
+        SLOPE=CONTEXT_SLOPE,
+        STEP=MEAN_STEP,
+        HAS_CONTEXT=context is not None,
+        EXACT=mean.dtype == torch.int16,
+        BLOCK_P=POINTWISE,
+        BLOCK_C=CHANNELS,
+    )
+
+
+def quantise(y: Tensor, mean: Tensor, lattice: Lattice, p: int) -> Tensor:
+    r = torch.empty_like(mean)
+    tiles, grid = _pointwise(lattice, y.shape[1], y.device)
+    quantise_kernel[grid](
+        y,
+        mean,
+        r,
+        tiles,
+        y.stride(0),
+        mean.stride(0),
+        r.stride(0),
+        y.shape[1],
+        (p + lattice.parity) & 1,
+        STEP=MEAN_STEP,
+        R_MAX=R_MAX,
+        BLOCK_P=POINTWISE,
+        BLOCK_C=CHANNELS,
+    )
+    return r
+
+
+def split(y: Tensor, lattice: Lattice, p: int) -> Tensor:
+    packed = y.new_empty((lattice.sites, y.shape[1]))
+    _move(y, packed, lattice, p, True)
+    return packed
+
+
+def merge(packed: Tensor, lattice: Lattice, p: int, y: Tensor) -> None:
+    _move(y, packed, lattice, p, False)
+
+
+def _move(y: Tensor, packed: Tensor, lattice: Lattice, p: int, split: bool) -> None:
+    tiles, grid = _pointwise(lattice, y.shape[1], y.device)
+    odd = (p + lattice.parity) & 1
+    move_kernel[grid](
+        y,
+        packed,
+        tiles,
+        y.stride(0),
+        packed.stride(0),
+        y.shape[1],
+        odd,
+        SPLIT=split,
+        BLOCK_P=POINTWISE,
+        BLOCK_C=CHANNELS,
+    )

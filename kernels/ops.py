@@ -1,0 +1,190 @@
+"""The kernels as PyTorch operators: torch.ops.ckbd.*, with fake kernels, so that torch.compile and export see
+through them.
+
+Each takes plain tensors and numbers and chooses an implementation by its `backend`: "torch" (the twin), "triton", or
+"auto" (Triton on a GPU, the twin elsewhere). The public functions in ckbd.kernels check what they are given and call
+these.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import lru_cache
+
+import torch
+from ckbd.kernels import tune, twin
+from ckbd.kernels.configs import CONFIGS, FORMS, Config
+from ckbd.kernels.lattice import Lattice
+
+BACKENDS = ("auto", "torch", "triton")
+LIB = torch.library.Library("ckbd", "DEF")
+
+
+class BackendError(ValueError):
+    """The implementation that was asked for cannot serve this device; the message says what can."""
+
+
+def resolve(backend: str, device: torch.device) -> str:
+    """ "torch" or "triton" for a device. Raises BackendError, with what would serve instead."""
+    if backend not in BACKENDS:
+        raise BackendError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "auto":
+        backend = "triton" if device.type == "cuda" else "torch"
+    if backend == "triton":
+        reason = _refusal(device)
+        if reason:
+            raise BackendError(f"backend 'triton': {reason}; backend 'torch' serves this device")
+    return backend
+
+
+@lru_cache(maxsize=32)
+def _refusal(device: torch.device) -> str:
+    """Why Triton cannot serve a device, or nothing."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if torch.version.hip is None and capability < (8, 0):
+            return f"device {device} has compute capability {capability[0]}.{capability[1]}, 8.0 is needed"
+        return ""
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+        return ""
+    if device.type == "cpu":
+        return "tensors on the CPU need Triton's interpreter (TRITON_INTERPRET=1 before the first import)"
+    return f"device {device} is no GPU of Triton's"
+
+
+def _launch():
+    from ckbd.kernels import launch  # imports Triton
+
+    return launch
+
+
+@lru_cache(maxsize=256)
+def _lattice(sizes: tuple[int, ...], parity: int) -> Lattice:
+    return Lattice(tuple(zip(sizes[::2], sizes[1::2], strict=True)), parity)
+
+
+def encode(config: Config | str | None) -> list[int]:
+    """A Config, the name of a form or None (choose) as the operators take it."""
+    if config is None:
+        return []
+    if isinstance(config, str):
+        if config not in FORMS:
+            raise ValueError(f"config: expected one of {', '.join(FORMS)} or a Config, got {config!r}")
+        return [FORMS.index(config)]
+    return [FORMS.index(config.form), config.block_p, config.block_n, config.block_k, config.warps, config.stages]
+
+
+def candidates(dtype: torch.dtype, config: list[int], form: str | None = None) -> tuple[Config, ...]:
+    if len(config) > 1:
+        return (Config(FORMS[config[0]], *config[1:]),)
+    form = FORMS[config[0]] if config else form
+    return tuple(c for c in CONFIGS[dtype] if form is None or c.form == form)
+
+
+LIB.define("project(Tensor x, Tensor weight, str backend, int[] config) -> Tensor")
+LIB.define(
+    "convolve(Tensor x, Tensor weight, Tensor bias, Tensor shift, int N, int[] sizes, int parity, bool split, "
+    "str backend, int[] config) -> Tensor"
+)
+LIB.define(
+    "phase(Tensor psi_acc, Tensor? context, Tensor[] network, Tensor? thresholds, int M, int kernel, float slope, "
+    "int[] sizes, int parity, str backend, int[] config, Tensor(a!) mean, Tensor(b!) k) -> ()"
+)
+LIB.define(
+    "assemble(Tensor r, Tensor mean, int[] sizes, int parity, int p, str backend, Tensor(a!) y_hat, "
+    "Tensor(b!)? context) -> ()"
+)
+LIB.define("quantise(Tensor y, Tensor mean, int[] sizes, int parity, int p, str backend) -> Tensor")
+LIB.define("split(Tensor y, int[] sizes, int parity, int p, str backend) -> Tensor")
+LIB.define("merge(Tensor packed, int[] sizes, int parity, int p, str backend, Tensor(a!) y) -> ()")
+
+
+def _project(x, weight, backend, config):
+    if resolve(backend, x.device) == "torch":
+        return twin.project(x, weight)
+    launch, (rows, C), N = _launch(), x.shape, weight.shape[0]
+    key = f"project {weight.dtype} {C} {N} {tune.bucket(rows)}"
+    options = candidates(weight.dtype, config, "layers")
+    return launch.project(x, weight, tune.choose(x.device, key, options, lambda c: launch.project(x, weight, c)))
+
+
+def _convolve(x, weight, bias, shift, N, sizes, parity, split, backend, config):
+    lattice, layer = _lattice(tuple(sizes), parity), (weight, bias, shift)
+    if resolve(backend, x.device) == "torch":
+        return twin.convolve(x, layer, N, lattice, split)
+    launch = _launch()
+    key = f"convolve {x.shape[1]} {N} {split} {tune.bucket(x.shape[0])}"
+    options = candidates(weight.dtype, config, "layers")
+    run = lambda c: launch.convolve(x, layer, N, lattice, split, c)  # noqa: E731
+    return run(tune.choose(x.device, key, options, run))
+
+
+def _phase(psi_acc, context, network, thresholds, M, kernel, slope, sizes, parity, backend, config, mean, k):
+    lattice = _lattice(tuple(sizes), parity)
+    args = psi_acc, context, network, thresholds, M, kernel, slope, lattice, mean, k
+    if resolve(backend, psi_acc.device) == "torch":
+        twin.phase(*args)
+        return
+    launch, dtype = _launch(), network[0].dtype
+    H1P, H2P = network[0].shape[0], network[3].shape[0]
+    where = "anchors" if context is None else f"kernel {kernel}"
+    key = f"phase {dtype} {M} {H1P} {H2P} {where} {tune.bucket(psi_acc.shape[0])}"
+    run = lambda c: launch.phase(*args, c)  # noqa: E731
+    run(tune.choose(psi_acc.device, key, candidates(dtype, config), run))
+
+
+def _assemble(r, mean, sizes, parity, p, backend, y_hat, context):
+    module = twin if resolve(backend, r.device) == "torch" else _launch()
+    module.assemble(r, mean, _lattice(tuple(sizes), parity), p, y_hat, context)
+
+
+def _quantise(y, mean, sizes, parity, p, backend):
+    module = twin if resolve(backend, y.device) == "torch" else _launch()
+    return module.quantise(y, mean, _lattice(tuple(sizes), parity), p)
+
+
+def _split(y, sizes, parity, p, backend):
+    module = twin if resolve(backend, y.device) == "torch" else _launch()
+    return module.split(y, _lattice(tuple(sizes), parity), p)
+
+
+def _merge(packed, sizes, parity, p, backend, y):
+    module = twin if resolve(backend, y.device) == "torch" else _launch()
+    module.merge(packed, _lattice(tuple(sizes), parity), p, y)
+
+
+def _sites(sizes: list[int]) -> int:
+    return sum(h * ((w + 1) // 2) for h, w in zip(sizes[::2], sizes[1::2], strict=True))
+
+
+def _fake_convolve(x, weight, bias, shift, N, sizes, parity, split, backend, config):
+    big = [2 * n for n in sizes]
+    return x.new_empty((2, _sites(big), N) if split else (4 * x.shape[0], N))
+
+
+FAKES = {
+    "project": lambda x, weight, backend, config: x.new_empty(
+        (x.shape[0], weight.shape[0]), dtype=torch.int32 if weight.dtype == torch.int8 else torch.float32
+    ),
+    "convolve": _fake_convolve,
+    "phase": lambda *args: None,
+    "assemble": lambda *args: None,
+    "quantise": lambda y, mean, *args: torch.empty_like(mean),
+    "split": lambda y, sizes, *args: y.new_empty((_sites(sizes), y.shape[1])),
+    "merge": lambda *args: None,
+}
+for _name, _function in {
+    "project": _project,
+    "convolve": _convolve,
+    "phase": _phase,
+    "assemble": _assemble,
+    "quantise": _quantise,
+    "split": _split,
+    "merge": _merge,
+}.items():
+    for _key in ("CPU", "CUDA"):
+        LIB.impl(_name, _function, _key)
+    torch.library.register_fake(f"ckbd::{_name}", FAKES[_name], lib=LIB)

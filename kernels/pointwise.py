@@ -1,0 +1,123 @@
+"""What lies between the phases in Triton: residuals to y_hat and context, y to residuals, split and merge.
+
+Bound by memory: each element is read and written once.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from ckbd.kernels.layer import ACT_MAX, tile_sites
+
+
+@triton.jit(do_not_specialize=["odd"])
+def assemble_kernel(
+    r_ptr,
+    mean_ptr,
+    y_hat_ptr,
+    context_ptr,
+    tiles_ptr,
+    stride_r,
+    stride_mean,
+    stride_y,
+    stride_context,
+    M,
+    odd,
+    SHIFT: tl.constexpr,
+    KNEE: tl.constexpr,
+    SLOPE: tl.constexpr,
+    STEP: tl.constexpr,
+    HAS_CONTEXT: tl.constexpr,
+    EXACT: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """y_hat = STEP r + mean of a phase, onto the full lattice, and companded as context, packed; blanks hold 0
+    there.
+    """
+    first, packed, full, h, w, H, W, inside = tile_sites(tiles_ptr, tl.program_id(1), odd, False, BLOCK_P)
+    offs_c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    row = packed + first + tl.arange(0, BLOCK_P)
+    there = inside & (w < W)
+    in_c = offs_c < M
+    mask = there[:, None] & in_c[None, :]
+    r = tl.load(r_ptr + row[:, None] * stride_r + offs_c[None, :], mask=mask, other=0)
+    mean = tl.load(mean_ptr + row[:, None] * stride_mean + offs_c[None, :], mask=mask, other=0)
+    if EXACT:
+        y = STEP * r.to(tl.int32) + mean.to(tl.int32)
+    else:
+        y = r.to(tl.float32) + mean
+    to = full + h * W + w
+    tl.store(y_hat_ptr + to[:, None] * stride_y + offs_c[None, :], y.to(y_hat_ptr.dtype.element_ty), mask=mask)
+    if HAS_CONTEXT:
+        if EXACT:
+            v = (y + (1 << SHIFT >> 1)) >> SHIFT
+            size = tl.abs(v)
+            size = tl.minimum(tl.where(size > KNEE, KNEE + ((size - KNEE) >> SLOPE), size), ACT_MAX)
+            y = tl.where(v < 0, -size, size)
+        tl.store(
+            context_ptr + row[:, None] * stride_context + offs_c[None, :],
+            y.to(context_ptr.dtype.element_ty),
+            mask=inside[:, None] & in_c[None, :],
+        )
+
+
+@triton.jit(do_not_specialize=["odd"])
+def quantise_kernel(
+    y_ptr,
+    mean_ptr,
+    r_ptr,
+    tiles_ptr,
+    stride_y,
+    stride_mean,
+    stride_r,
+    M,
+    odd,
+    STEP: tl.constexpr,
+    R_MAX: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """r = clamp(floor(y - mean / STEP + 1/2)) of a phase: y from the full lattice, r packed; blanks hold 0."""
+    first, packed, full, h, w, H, W, inside = tile_sites(tiles_ptr, tl.program_id(1), odd, False, BLOCK_P)
+    offs_c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    row = packed + first + tl.arange(0, BLOCK_P)
+    in_c = offs_c < M
+    mask = (inside & (w < W))[:, None] & in_c[None, :]
+    y = tl.load(y_ptr + (full + h * W + w)[:, None] * stride_y + offs_c[None, :], mask=mask, other=0)
+    mean = tl.load(mean_ptr + row[:, None] * stride_mean + offs_c[None, :], mask=mask, other=0)
+    r = tl.floor(y.to(tl.float32) - mean.to(tl.float32) * (1.0 / STEP) + 0.5)
+    r = tl.where(mask, tl.minimum(tl.maximum(r, -R_MAX), R_MAX), 0)
+    tl.store(
+        r_ptr + row[:, None] * stride_r + offs_c[None, :],
+        r.to(r_ptr.dtype.element_ty),
+        mask=inside[:, None] & in_c[None, :],
+    )
+
+
+@triton.jit(do_not_specialize=["odd"])
+def move_kernel(
+    y_ptr,
+    packed_ptr,
+    tiles_ptr,
+    stride_y,
+    stride_packed,
+    C,
+    odd,
+    SPLIT: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Rows of a phase between the full lattice and its packed half, of any dtype; blanks become 0 when split."""
+    first, packed, full, h, w, H, W, inside = tile_sites(tiles_ptr, tl.program_id(1), odd, False, BLOCK_P)
+    offs_c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    in_c = (offs_c < C)[None, :]
+    there = inside & (w < W)
+    y_ptrs = y_ptr + (full + h * W + w)[:, None] * stride_y + offs_c[None, :]
+    packed_ptrs = packed_ptr + (packed + first + tl.arange(0, BLOCK_P))[:, None] * stride_packed + offs_c[None, :]
+    if SPLIT:
+        y = tl.load(y_ptrs, mask=there[:, None] & in_c, other=0)
+        tl.store(packed_ptrs, y, mask=inside[:, None] & in_c)
+    else:
+        packed = tl.load(packed_ptrs, mask=there[:, None] & in_c, other=0)
+        tl.store(y_ptrs, packed, mask=there[:, None] & in_c)
