@@ -28,8 +28,8 @@ interpreter: build
 
 # Every shipped kernel compiled for GPUs that are not here, by the pinned Triton and by the oldest one supported.
 aot: build $(OLD_TRITON)
-	$(BIN)/python -W ignore::UserWarning -m bench.aot --controls
-	PYTHONPATH=$(OLD_TRITON) $(BIN)/python -m bench.aot --controls
+	$(BIN)/python -W ignore::UserWarning -m bench.aot
+	PYTHONPATH=$(OLD_TRITON) $(BIN)/python -m bench.aot
 
 kernels-check: interpreter aot
 

@@ -1,11 +1,10 @@
-"""Checkerboard phase kernels: exact integers (or floats of a fixed order) over half the lattice; installed as
-ckbd.kernels.
+"""Checkerboard phase kernels: exact integers, or floats of a fixed order, over half the lattice.
 
 Rows are sites, channels last: packed arrays (sites, C) hold one phase of a batch of any sizes, full arrays the whole
 lattice (`Lattice`). Every function takes backend: "triton", "torch" (its plain twin, the definition) or "auto"
-(Triton on a GPU, the twin elsewhere), and raises BackendError, naming what would serve, if that cannot be had. They
-allocate on the tensors' device, never synchronise, and may be captured in a CUDA graph after one call of the same
-shape.
+(Triton on a GPU, the twin elsewhere), and raises BackendError, naming what would serve, if that cannot be had. The
+first call of a shape may measure and copies a table to the device; later ones never synchronise, and may be captured
+in a CUDA graph.
 """
 
 from __future__ import annotations

@@ -41,12 +41,12 @@ CONFIGS: dict[torch.dtype, tuple[Config, ...]] = {
     ),
     torch.float16: (
         Config("layers", 64, 64, 64, 4, 4),
-        Config("layers", 128, 128, 64, 8, 3),
+        Config("layers", 64, 128, 64, 4, 3),
         Config("fused", 64, 128, 64, 8, 3),
     ),
     torch.float32: (
         Config("layers", 64, 64, 32, 4, 2),
-        Config("fused", 64, 64, 32, 4, 2),
+        Config("fused", 64, 64, 16, 8, 2),
     ),
 }
 

@@ -6,22 +6,19 @@ import torch
 import triton
 from ckbd.kernels.configs import Config, divisor
 from ckbd.kernels.fused import fused_kernel
-from ckbd.kernels.lattice import Lattice, tile_table
+from ckbd.kernels.lattice import MAX_SIDE, Lattice, tile_table
 from ckbd.kernels.layer import layer_kernel
 from ckbd.kernels.pointwise import assemble_kernel, move_kernel, quantise_kernel
 from torch import Tensor
 
 from ckbd.numerics import CONTEXT_KNEE, CONTEXT_SHIFT, CONTEXT_SLOPE, MEAN_STEP, R_MAX
 
-INTERPRETED = not hasattr(layer_kernel, "warmup")  # Triton decides that when a kernel is decorated
 POINTWISE = 32  # sites that a program of the pointwise kernels takes ...
 CHANNELS = 128  # ... and channels
 
 
 def _programs(device: torch.device, tiles: int) -> int:
-    """Programs of a persistent launch: two a multiprocessor; in the interpreter few, so that they take turns there
-    too.
-    """
+    """Programs of a persistent launch: two a multiprocessor; in the interpreter so few that they take turns too."""
     if device.type != "cuda":
         return min(tiles, 2)
     return min(tiles, 2 * torch.cuda.get_device_properties(device).multi_processor_count)
@@ -103,7 +100,9 @@ def _layer(
 def project(x: Tensor, weight: Tensor, config: Config) -> Tensor:
     exact = weight.dtype == torch.int8
     out = x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.int32 if exact else torch.float32)
-    tiles = tile_table(Lattice(((1, x.shape[0]),)), config.block_p, True, x.device)
+    whole, rest = divmod(x.shape[0], MAX_SIDE)
+    strips = Lattice(((1, MAX_SIDE),) * whole + (((1, rest),) if rest else ()))
+    tiles = tile_table(strips, config.block_p, True, x.device)
     _layer(x, (weight, weight, weight), out, None, tiles, config, gather="full", epilogue="raw", N=weight.shape[0])
     return out
 

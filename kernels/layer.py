@@ -7,8 +7,7 @@ itself (1x1 layers). Two shapes of kernel share the code:
 
 - `layer_kernel`, a launch for each layer, a program for each tile of sites and block of output channels;
 - `fused_kernel`, all three layers of g_ep in one launch: a program takes a tile of sites through them, with the
-  hidden
-  activations in a scratch of its own that stays in L2. Held in registers instead, they spill.
+  hidden activations in a scratch of its own that stays in L2. Held in registers instead, they spill.
 
 Bytes and operations of a phase are counted by `ckbd.kernels.cost`. Integer mode: int8 x int8 -> int32, each bit as
 `reference` has it. Float mode: one accumulator, psi first, then taps and channels in order, whatever the tile, so

@@ -1,5 +1,4 @@
-"""The kernels as PyTorch operators: torch.ops.ckbd.*, with fake kernels, so that torch.compile and export see
-through them.
+"""The kernels as PyTorch operators, torch.ops.ckbd.*, with fake kernels for torch.compile and export.
 
 Each takes plain tensors and numbers and chooses an implementation by its `backend`: "torch" (the twin), "triton", or
 "auto" (Triton on a GPU, the twin elsewhere). The public functions in ckbd.kernels check what they are given and call
@@ -185,6 +184,6 @@ for _name, _function in {
     "split": _split,
     "merge": _merge,
 }.items():
-    for _key in ("CPU", "CUDA"):
-        LIB.impl(_name, _function, _key)
+    # For every device, so that one that cannot be served gets resolve()'s reason and not the dispatcher's.
+    LIB.impl(_name, _function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"ckbd::{_name}", FAKES[_name], lib=LIB)

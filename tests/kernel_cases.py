@@ -1,6 +1,4 @@
-"""Inputs for the kernel tests: networks of any widths, batches of any sizes, extreme and random values, all from a
-seed.
-"""
+"""Inputs for the kernel tests: networks of any widths, batches of any sizes, random and extreme values."""
 
 from __future__ import annotations
 

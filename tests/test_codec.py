@@ -366,6 +366,13 @@ def test_single_things_where_sequences_belong_are_refused(tiny):
         tiny.decode([5])
 
 
+def test_backends_that_cannot_be_had_are_refused(tiny_path):
+    with pytest.raises(ValueError, match="backend 'triton': tensors on the CPU need Triton's interpreter.*'torch'"):
+        ckbd.load(tiny_path, backend="triton")
+    with pytest.raises(ValueError, match="backend: expected one of auto, torch, triton, got 'cuda'"):
+        ckbd.load(tiny_path, backend="cuda")
+
+
 def test_carriers_other_than_the_two_are_refused(tiny_path):
     with pytest.raises(ValueError, match="carrier: expected torch.float32 or torch.float64, got torch.bfloat16"):
         ckbd.load(tiny_path, carrier=torch.bfloat16)

@@ -1,6 +1,4 @@
-"""The torch twins on batches of any sizes, against the dense computation and against `reference`; the borders of
-kernels.
-"""
+"""The torch twins on batches of any sizes against the dense computation; the checks of the public functions."""
 
 import kernel_cases as cases
 import pytest
@@ -109,7 +107,7 @@ def test_assemble_quantise_split_and_merge_go_where_the_lattice_says(sizes, pari
         packed = kernels.split(y, lat, p, backend="torch")
         kernels.merge(packed, lat, p, back, backend="torch")
         for (_, W), full, rows in zip(lat.sizes, lat.rows(True), lat.rows(), strict=True):
-            for i in range(lat.rows()[0].stop if len(lat.sizes) == 1 else rows.stop - rows.start):
+            for i in range(rows.stop - rows.start):
                 h, j = divmod(i, lattice.half(W))
                 w = 2 * j + ((h + p + parity) & 1)
                 site = rows.start + i

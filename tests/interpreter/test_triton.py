@@ -1,13 +1,11 @@
-"""Each Triton kernel against its torch twin: equal, on every bit, whatever the shape; nothing written beside the
-output.
-"""
+"""Each Triton kernel against its torch twin: equal on every bit, and nothing written beside the output."""
 
 import kernel_cases as cases
 import pytest
 import torch
 from ckbd.kernels import Lattice, launch, layer, reference
 from ckbd.kernels.configs import CONFIGS, Config
-from ckbd.kernels.lattice import blanks
+from ckbd.kernels.lattice import MAX_SIDE, blanks
 
 from ckbd import kernels, numerics
 
@@ -82,6 +80,14 @@ def test_channel_groups_read_and_write_slices_of_wider_arrays(p, form):
         kernels.phase(acc, context, net, lat, out=(mean[:, where], k[:, where]), backend="triton", config=SMALL[form])
         want_mean[:, where], want_k[:, where] = kernels.phase(acc, context, net, lat, backend="torch")
     assert torch.equal(mean, want_mean) and torch.equal(k, want_k)
+
+
+def test_psi_of_a_large_batch_is_projected_strip_by_strip():
+    """More rows than an image may be wide."""
+    net, _ = cases.integers(cases.Widths(8, 32, 64, 64))
+    psi = cases.activations((MAX_SIDE + 130, 32))
+    got = kernels.project(psi, net, backend="triton", config=Config("layers", 1024, 64, 32, 4, 2))
+    assert torch.equal(got, kernels.project(psi, net, backend="torch"))
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -1,0 +1,199 @@
+"""Every launch that ckbd.kernels may make, for the widths that it ships for: what bench/aot.py compiles.
+
+The launchers run on tensors of zeros with a recorder in place of each kernel, so what is compiled is what is
+launched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from ckbd.kernels import Lattice, Network, SubPixel, launch
+from ckbd.kernels.configs import CONFIGS, Config
+from ckbd.kernels.network import taps
+
+from ckbd.numerics import IntLayer
+
+TYPES = {
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.int16: "i16",
+    torch.int32: "i32",
+    torch.float16: "fp16",
+    torch.float32: "fp32",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Widths for which kernels ship: (C_psi, M, H1, H2, context kernel)."""
+
+    name: str
+    C: int
+    M: int
+    H1: int
+    H2: int
+    kernel: int = 5
+
+
+DEFAULT = Model("ckbd default", 128, 256, 256, 256)
+CHENG = Model("cheng2020 N=192", 384, 192, 640, 512)
+ELIC = Model("elic group of 16", 656, 16, 128, 64)  # MASK_C: a group narrower than a block
+INTEGER_MODELS = (DEFAULT, CHENG)
+FLOAT_MODELS = (CHENG, ELIC)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with everything that decides its machine code."""
+
+    kernel: object
+    label: str  # model, dtype, layer, config
+    dtype: torch.dtype
+    product: bool  # whether it has a matrix product
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[tuple[int, ...], object], ...]
+    attrs: tuple[tuple[int, ...], ...]
+    options: tuple[tuple[str, int], ...]  # of the compiler, as for CUDA
+
+
+class Recorder:
+    """Takes the place of a kernel, and keeps its launches instead of running them."""
+
+    def __init__(self, kernel, found: list[Launch], label: str) -> None:
+        self.kernel, self.found, self.label = kernel, found, label
+
+    def __getitem__(self, grid):
+        return self._record
+
+    def _record(self, *args, **named) -> None:
+        names = self.kernel.arg_names
+        constants = {n: v for n, v in named.items() if n in names}
+        options = {n: v for n, v in named.items() if n not in names}
+        signature, constant, attrs, dtype = {}, {}, [], None
+        for i, (name, value) in enumerate([*zip(names, args, strict=False), *constants.items()]):
+            assert names[i] == name, f"{self.kernel.__name__}: argument {i} is {names[i]}, got {name}"
+            if isinstance(value, torch.Tensor):
+                signature[name] = "*" + TYPES[value.dtype]
+                if value.storage_offset() * value.element_size() % 16 == 0:
+                    attrs.append((i,))
+                if name in ("w_ptr", "w1_ptr"):
+                    dtype = value.dtype
+            elif i < len(args) and isinstance(value, float):
+                signature[name] = "fp32"
+            elif i < len(args) and (value != 1 or self.kernel.params[i].do_not_specialize):
+                signature[name] = "i32"
+                if value % 16 == 0 and not self.kernel.params[i].do_not_specialize:
+                    attrs.append((i,))
+            else:  # Triton makes a constant of an argument that is 1
+                signature[name] = "constexpr"
+                constant[(i,)] = value
+        if dtype is None:
+            dtype = args[0].dtype
+        values = dict(constants)
+        step = values.get("EPILOGUE", self.kernel.__name__.removesuffix("_kernel"))
+        if values.get("GATHER") == "context" or values.get("HAS_CONTEXT"):
+            step += f", context {values['KERNEL']}x{values['KERNEL']}" if values.get("CP") else ""
+        product = "CP" in values and (values["CP"] > 0 or self.kernel.__name__ == "fused_kernel")
+        self.found.append(
+            Launch(
+                self.kernel,
+                f"{self.label}: {step}",
+                dtype,
+                product,
+                tuple(signature.items()),
+                tuple(constant.items()),
+                tuple(attrs),
+                tuple(options.items()),
+            )
+        )
+
+
+@contextmanager
+def recording(label: str, found: list[Launch]) -> Iterator[None]:
+    """Launches made inside are kept in `found`."""
+    names = [n for n in vars(launch) if n.endswith("_kernel")]
+    before = {n: getattr(launch, n) for n in names}
+    try:
+        for n, kernel in before.items():
+            setattr(launch, n, Recorder(kernel, found, label))
+        yield
+    finally:
+        for n, kernel in before.items():
+            setattr(launch, n, kernel)
+
+
+def integer_network(m: Model) -> Network:
+    def layer(*shape: int, phases: tuple[int, ...] = ()) -> IntLayer:
+        return IntLayer(torch.zeros(shape), torch.zeros(*phases, shape[0]), torch.zeros(shape[0]))
+
+    first = layer(m.H1, m.C + len(taps(m.kernel)) * m.M, phases=(2,))
+    return Network.integers(first, layer(m.H2, m.H1), layer(2 * m.M, m.H2), kernel=m.kernel)
+
+
+def float_network(m: Model, dtype: torch.dtype) -> Network:
+    z = torch.zeros
+    return Network.floats(
+        z(m.H1, m.C),
+        z(m.H1, m.M, m.kernel, m.kernel),
+        z(2, m.H1),
+        (z(m.H2, m.H1), z(m.H2)),
+        (z(2 * m.M, m.H2), z(2 * m.M)),
+        slope=0.01,
+        thresholds=z(63),
+        dtype=dtype,
+    )
+
+
+@cache
+def shipped() -> list[Launch]:
+    """Every kernel that `tune` may choose, for the models above, and the pointwise ones, each once."""
+    found: list[Launch] = []
+    lattice = Lattice(((32, 48),))
+    networks = [(m, torch.int8, integer_network(m)) for m in INTEGER_MODELS]
+    networks += [(m, d, float_network(m, d)) for d in (torch.float16, torch.float32) for m in FLOAT_MODELS]
+    for m, dtype, net in networks:
+        for config in CONFIGS[dtype]:
+            with recording(f"{m.name}, {TYPES[dtype]}, {config}", found):
+                phases(net, lattice, config)
+                if config.form == "layers":
+                    launch.project(torch.zeros(lattice.sites, m.C, dtype=dtype), net.psi, config)
+                    if m is DEFAULT:
+                        hyper(config)
+    with recording("int8", found):
+        pointwise(DEFAULT.M, lattice)
+    unique: dict[tuple, Launch] = {}
+    for one in found:
+        unique.setdefault((one.kernel.__name__, one.signature, one.constants, one.attrs, one.options), one)
+    return list(unique.values())
+
+
+def phases(net: Network, lattice: Lattice, config: Config) -> None:
+    psi_acc = torch.zeros(lattice.sites, net.hidden[0].shape[1], dtype=net.acc_dtype)
+    mean = torch.zeros(lattice.sites, net.M, dtype=net.mean_dtype)
+    k = torch.zeros(lattice.sites, net.M, dtype=net.k_dtype)
+    for context in (None, torch.zeros(lattice.sites, net.M, dtype=net.psi.dtype)):
+        launch.phase(
+            psi_acc, context, net.tensors, net.thresholds, net.M, net.kernel, net.slope, lattice, mean, k, config
+        )
+
+
+def hyper(config: Config) -> None:
+    for C, N, split in ((65, 96, False), (96, 128, True)):
+        conv = SubPixel.pack(IntLayer(torch.zeros(4 * N, C, 3, 3), torch.zeros(4 * N), torch.zeros(4 * N)))
+        x = torch.zeros(96, (C + 31) // 32 * 32, dtype=torch.int8)[:, :C]
+        launch.convolve(x, conv.layer, N, Lattice(((8, 12),)), split, config)
+
+
+def pointwise(M: int, lattice: Lattice) -> None:
+    r = torch.zeros(lattice.sites, M, dtype=torch.int16)
+    y = torch.zeros(lattice.full_sites, M)
+    launch.assemble(r, r, lattice, 0, y.to(torch.int16), torch.zeros(lattice.sites, M, dtype=torch.int8))
+    launch.assemble(r, r, lattice, 1, y, None)
+    launch.assemble(r, r.float(), lattice, 0, y, r.float())
+    launch.quantise(y, r, lattice, 1)
+    launch.merge(launch.split(y, lattice, 1), lattice, 1, y)
