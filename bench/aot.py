@@ -202,7 +202,8 @@ INTRODUCTION = """# The kernels, compiled ahead of time
 No GPU was needed, and nothing here is a time. Every launch that the code may choose, compiled for each target:
 registers of a thread / spilled loads and stores / shared memory in KB / tensor-core instructions in the code. A
 kernel is named by the model's widths, its dtype, the config (form, sites x output channels x input channels of a
-tile, warps, stages) and the layer. The gates are in bench/aot.py; what fails one is in bold.
+tile, warps, stages) and the layer. Two in a cell are the anchors' first layer, which has no product, and
+another hidden layer. The gates are in bench/aot.py; what fails one is in bold.
 """
 
 

@@ -15,7 +15,7 @@ import torch
 
 from bench.workloads import Picture
 from ckbd import entropy
-from ckbd.codec import R_MAX
+from ckbd.numerics import R_MAX
 
 
 class Coder:
