@@ -4,13 +4,14 @@ PYTHON ?= python3
 PIP_ARGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_ARGS ?=
+GPU_PYTHON ?= $(BIN)/python
 VENV := .venv
 BIN := $(VENV)/bin
 OLD_TRITON := build/triton-3.6
 READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check
+.PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check gpu-test gpu-report
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
@@ -32,6 +33,14 @@ aot: build $(OLD_TRITON)
 	PYTHONPATH=$(OLD_TRITON) $(BIN)/python -m bench.aot
 
 kernels-check: interpreter aot
+
+# On a machine with a GPU; GPU_PYTHON names a Python that has CUDA's PyTorch and this package, instead of the pinned one.
+gpu-test: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),build)
+	$(GPU_PYTHON) -m bench.gpu_test
+
+# What a GPU still owes: figures and tests that are missing or older than the kernels.
+gpu-report:
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu_report
 
 $(OLD_TRITON): $(READY)
 	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --target $@ triton==3.6.0

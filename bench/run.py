@@ -4,6 +4,7 @@ decode      milliseconds from bytes to RGB array, split by stage, for one pictur
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
+kernels     one phase on a GPU in microseconds, beside PyTorch and public code's way (bench/kernels.py)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import coder
+from bench import coder, kernels
 from ckbd import _rans, container, data, entropy, image
 from ckbd.model import Checkerboard, Config
 
@@ -183,7 +184,13 @@ def overhead(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-CASES = {"decode": decode, "exact-cost": exact_cost, "overhead": overhead, "coder": coder.coder}
+CASES = {
+    "decode": decode,
+    "exact-cost": exact_cost,
+    "overhead": overhead,
+    "coder": coder.coder,
+    "kernels": kernels.kernels_case,
+}
 
 
 def main() -> None:
@@ -199,6 +206,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json", metavar="FILE")
     coder.add_arguments(parser)
+    kernels.add_arguments(parser)
     args = parser.parse_args()
     if args.case == "exact-cost" and not args.checkpoint:
         parser.error("exact-cost needs --checkpoint: a model file holds only the integers")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -60,6 +61,15 @@ def _launch():
     return launch
 
 
+def _module(backend: str, device: torch.device):
+    return twin if resolve(backend, device) == "torch" else _launch()
+
+
+def _on(device: torch.device):
+    """Triton launches on the current device, whatever the tensors' is."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 @lru_cache(maxsize=256)
 def _lattice(sizes: tuple[int, ...], parity: int) -> Lattice:
     return Lattice(tuple(zip(sizes[::2], sizes[1::2], strict=True)), parity)
@@ -107,7 +117,9 @@ def _project(x, weight, backend, config):
     launch, (rows, C), N = _launch(), x.shape, weight.shape[0]
     key = f"project {weight.dtype} {C} {N} {tune.bucket(rows)}"
     options = candidates(weight.dtype, config, "layers")
-    return launch.project(x, weight, tune.choose(x.device, key, options, lambda c: launch.project(x, weight, c)))
+    run = lambda c: launch.project(x, weight, c)  # noqa: E731
+    with _on(x.device):
+        return run(tune.choose(x.device, key, options, run))
 
 
 def _convolve(x, weight, bias, shift, N, sizes, parity, split, backend, config):
@@ -118,7 +130,8 @@ def _convolve(x, weight, bias, shift, N, sizes, parity, split, backend, config):
     key = f"convolve {x.shape[1]} {N} {split} {tune.bucket(x.shape[0])}"
     options = candidates(weight.dtype, config, "layers")
     run = lambda c: launch.convolve(x, layer, N, lattice, split, c)  # noqa: E731
-    return run(tune.choose(x.device, key, options, run))
+    with _on(x.device):
+        return run(tune.choose(x.device, key, options, run))
 
 
 def _phase(psi_acc, context, network, thresholds, M, kernel, slope, sizes, parity, backend, config, mean, k):
@@ -132,27 +145,32 @@ def _phase(psi_acc, context, network, thresholds, M, kernel, slope, sizes, parit
     where = "anchors" if context is None else f"kernel {kernel}"
     key = f"phase {dtype} {M} {H1P} {H2P} {where} {tune.bucket(psi_acc.shape[0])}"
     run = lambda c: launch.phase(*args, c)  # noqa: E731
-    run(tune.choose(psi_acc.device, key, candidates(dtype, config), run))
+    with _on(psi_acc.device):
+        run(tune.choose(psi_acc.device, key, candidates(dtype, config), run))
 
 
 def _assemble(r, mean, sizes, parity, p, backend, y_hat, context):
-    module = twin if resolve(backend, r.device) == "torch" else _launch()
-    module.assemble(r, mean, _lattice(tuple(sizes), parity), p, y_hat, context)
+    module = _module(backend, r.device)
+    with _on(r.device):
+        module.assemble(r, mean, _lattice(tuple(sizes), parity), p, y_hat, context)
 
 
 def _quantise(y, mean, sizes, parity, p, backend):
-    module = twin if resolve(backend, y.device) == "torch" else _launch()
-    return module.quantise(y, mean, _lattice(tuple(sizes), parity), p)
+    module = _module(backend, y.device)
+    with _on(y.device):
+        return module.quantise(y, mean, _lattice(tuple(sizes), parity), p)
 
 
 def _split(y, sizes, parity, p, backend):
-    module = twin if resolve(backend, y.device) == "torch" else _launch()
-    return module.split(y, _lattice(tuple(sizes), parity), p)
+    module = _module(backend, y.device)
+    with _on(y.device):
+        return module.split(y, _lattice(tuple(sizes), parity), p)
 
 
 def _merge(packed, sizes, parity, p, backend, y):
-    module = twin if resolve(backend, y.device) == "torch" else _launch()
-    module.merge(packed, _lattice(tuple(sizes), parity), p, y)
+    module = _module(backend, y.device)
+    with _on(y.device):
+        module.merge(packed, _lattice(tuple(sizes), parity), p, y)
 
 
 def _sites(sizes: list[int]) -> int:

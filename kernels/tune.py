@@ -41,6 +41,7 @@ def choose(device: torch.device, key: str, candidates: Sequence[Config], run: Ca
     if device.type != "cuda" or len(candidates) == 1:
         return candidates[0]
     name = _device_name(device)
+    key = f"{key} of {', '.join(str(c) for c in candidates)}"  # a choice among fewer says nothing of one among more
     known = _chosen.get((name, key)) or _read(name).get(key)
     if known in candidates:
         _chosen[name, key] = known
@@ -72,6 +73,9 @@ def fastest(candidates: Sequence[Config], measure: Callable[[Config], float]) ->
 
 
 def _milliseconds(run: Callable[[], None]) -> float:
+    """Of one call on an idle device, with what the host takes to launch it: that is how a decoder calls, which waits
+    for the entropy coder between two phases. In a CUDA graph launches cost less: give `phase` a config there.
+    """
     for _ in range(WARM_UP):
         run()
     times = []
@@ -128,11 +132,16 @@ def _write(name: str, key: str, config: Config) -> None:
     path = _path(name)
     if path is None:
         return
-    chosen = {k: asdict(c) for k, c in (_read(name) | {key: config}).items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # choose() has read the file before, and said what is wrong with it
+        chosen = {k: asdict(c) for k, c in (_read(name) | {key: config}).items()}
+    file = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
             json.dump({"device": name, "chosen": chosen}, file, indent=1)
         os.replace(file.name, path)
     except OSError as error:
+        if file is not None:
+            Path(file.name).unlink(missing_ok=True)
         warnings.warn(f"kernel choices cannot be kept in {path.parent}: {error}", stacklevel=4)
