@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -44,10 +45,19 @@ from ckbd.numerics import IntLayer
 
 PICTURES = ((768, 512), (1920, 1080))
 BATCHES = (1, 8, 64, 256)
+DRY_PICTURES, DRY_BATCHES = ((128, 64),), (1, 2)
 QUICK_RUNS = 3
 GRAPH_SITES = 100_000  # of a phase: beyond, a graph would only hold memory twice
 DTYPES = {"int8": torch.int8, "fp16": torch.float16, "fp32": torch.float32}
 COMPILED, EAGER = "torch.compile fp16", "torch eager fp16"
+
+
+def size(text: str) -> tuple[int, int]:
+    """(width, height) of "WxH"."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected WxH, as 768x512, got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def latents(width: int, height: int) -> tuple[int, int]:
@@ -318,8 +328,10 @@ def table(rows: list[dict]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("kernels")
     group.add_argument("--device", default="cuda", help="cuda, or cpu for a dry run in torch")
-    group.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
-    group.add_argument("--pictures", nargs="+", default=[f"{w}x{h}" for w, h in PICTURES], metavar="WxH")
+    group.add_argument("--batches", type=int, nargs="+", help="default: 1 8 64 256; in a dry run 1 2")
+    group.add_argument(
+        "--pictures", type=size, nargs="+", metavar="WxH", help="default: 768x512 1920x1080; in a dry run 128x64"
+    )
     group.add_argument("--flush", action="store_true", help="empty the L2 cache before every call; no graphs then")
     group.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile's rows")
 
@@ -335,7 +347,9 @@ def need_cuda(device: str) -> torch.device:
 def kernels_case(args: argparse.Namespace) -> list[dict]:
     """Rows for --json; a whole run on a GPU is noted in bench/gpu.json."""
     device = need_cuda(args.device)
-    pictures = [tuple(int(n) for n in p.split("x")) for p in args.pictures]
+    dry = device.type != "cuda"
+    pictures = args.pictures or (DRY_PICTURES if dry else PICTURES)
+    batches = args.batches or (DRY_BATCHES if dry else BATCHES)
     clock, named = Clock(device, args.flush), gpu_report.device_name(device)
     print(f"{named}; torch {torch.__version__}" + ("" if clock.cuda else "; a dry run, whose times say nothing"))
     if clock.cuda:
@@ -353,7 +367,7 @@ def kernels_case(args: argparse.Namespace) -> list[dict]:
     for model in INTEGER_MODELS:
         first = {f"ours int8 {form}": cold(model, form) for form in FORMS if clock.cuda}
         for width, height in pictures:
-            for batch in args.batches:
+            for batch in batches:
                 lattice = Lattice((latents(width, height),) * batch)
                 found = entries(model, lattice, clock, args.rivals, args.compile)
                 taken = measure(found, lattice, clock, QUICK_RUNS if args.quick else args.runs, tops)
@@ -371,7 +385,7 @@ def kernels_case(args: argparse.Namespace) -> list[dict]:
                 rows += [where | row for row in taken]
                 print(f"\n{model.name}, {width}x{height}, batch {batch}\n{table(taken)}", flush=True)
     whole = args.rivals and args.compile and not args.quick and not args.flush
-    if clock.cuda and whole and set(pictures) >= set(PICTURES) and set(args.batches) >= set(BATCHES):
+    if clock.cuda and whole and set(pictures) >= set(PICTURES) and set(batches) >= set(BATCHES):
         gpu_report.record_bench(rows, named)
     elif clock.cuda:
         print("not the whole run, so bench/gpu.json is left as it is")
