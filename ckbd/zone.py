@@ -6,6 +6,8 @@ Kernels runs ckbd.kernels in int8, Triton on a GPU. make() chooses.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -30,28 +32,23 @@ def make(
     return Carriers(layers, device, carrier or twin.carrier(device))
 
 
-class Zone:
+class Zone(Protocol):
     """One model's exact zone. begin() gives the state of a batch, which the other calls take and carry on."""
 
     def begin(self, z: Tensor, quality: Tensor) -> State:
         """z: (B, Hz, Wz, Nz) integers in [-127, 127], of any dtype; quality: (B,) integers 1..100. Runs h_s."""
-        raise NotImplementedError
 
     def phase(self, state: State, p: int) -> Tensor:
         """k of phase p, uint8 (B, H, W/2, M); of phase 1 after assemble(state, 0, r)."""
-        raise NotImplementedError
 
     def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
         """The encoder's residuals of phase p, int16 (B, H, W/2, M): y (B, M, H, W) float32."""
-        raise NotImplementedError
 
     def assemble(self, state: State, p: int, r: Tensor) -> None:
         """Takes the residuals of phase p, int16 (B, H, W/2, M)."""
-        raise NotImplementedError
 
     def y_hat(self, state: State) -> Tensor:
         """(B, M, H, W) float32, integers in 1/16 units, channels last in memory."""
-        raise NotImplementedError
 
 
 class State:

@@ -361,7 +361,7 @@ def test_ncu_s_command_names_our_kernels_and_every_metric(monkeypatch, tmp_path,
 # The driver of the tests
 
 
-@pytest.mark.parametrize("sanitizer", [None, "/opt/compute-sanitizer"])
+@pytest.mark.parametrize("sanitizer", [None, "tools/compute-sanitizer"])
 def test_what_was_not_run_is_not_noted(monkeypatch, capsys, sanitizer):
     commands, noted = [], {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
