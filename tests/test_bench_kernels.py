@@ -1,6 +1,4 @@
-"""The GPU benches as far as a CPU goes: their arithmetic, their rows, what they report as owed, what they read of
-ncu.
-"""
+"""The GPU benches as far as a CPU goes: arithmetic, rows, what they report as owed, what they read of ncu."""
 
 import argparse
 import json
@@ -399,3 +397,10 @@ def test_one_failing_process_fails_all(status, good, capfd):
     assert gpu_test.run([gpu_test.sys.executable, "-c", code], 2) is good
     assert "0/2\n1/2\n" in capfd.readouterr().out
     assert gpu_test.run([gpu_test.sys.executable, "-c", "raise SystemExit(5)"]) is False
+
+
+@pytest.mark.parametrize("text", ["foo", "768", "0x64", "64x-1", "64x64x64", ""])
+def test_sizes_that_are_none_are_refused(text):
+    assert bench_kernels.size("768x512") == (768, 512)
+    with pytest.raises(argparse.ArgumentTypeError, match="expected WxH"):
+        bench_kernels.size(text)
