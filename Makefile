@@ -68,4 +68,4 @@ $(VENV)/.built: $(READY) setup.py pyproject.toml $(CSRC)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info ckbd/_rans*.so demo
+	rm -rf $(VENV) build *.egg-info ckbd/_ans*.so ckbd/_rans*.so demo

@@ -30,22 +30,37 @@ AVX512 = (
     else ""
 )
 SOURCES = {
-    "avx2.cpp": AVX2,
-    "avx2_encode.cpp": AVX2,
-    "avx512.cpp": AVX512,
-    "avx512_encode.cpp": AVX512,
-    "batch.cpp": "",
-    "bind.cpp": "",
-    "bind_decode.cpp": "",
-    "bind_encode.cpp": "",
-    "crc32c.cpp": "",
-    "decode.cpp": "",
-    "dispatch.cpp": "",
-    "encode.cpp": "",
-    "pool.cpp": "-pthread",
-    "scalar.cpp": "",
-    "survey.cpp": "",
-    "tables.cpp": "",
+    "ckbd._rans": {
+        "avx2.cpp": AVX2,
+        "avx2_encode.cpp": AVX2,
+        "avx512.cpp": AVX512,
+        "avx512_encode.cpp": AVX512,
+        "batch.cpp": "",
+        "bind.cpp": "",
+        "bind_decode.cpp": "",
+        "bind_encode.cpp": "",
+        "crc32c.cpp": "",
+        "decode.cpp": "",
+        "dispatch.cpp": "",
+        "encode.cpp": "",
+        "pool.cpp": "-pthread",
+        "scalar.cpp": "",
+        "survey.cpp": "",
+        "tables.cpp": "",
+    },
+    "ckbd._ans": {
+        "ans_avx2.cpp": AVX2,
+        "ans_decode.cpp": "",
+        "ans_encode.cpp": "",
+        "ans_pmf.cpp": "",
+        "ans_quantize.cpp": "",
+        "ans_tables.cpp": "",
+        "bind_ans.cpp": "",
+        "bind_ans_compat.cpp": "",
+        "bind_ans_quantize.cpp": "",
+        "bind_ans_stateful.cpp": "",
+        "pool.cpp": "-pthread",
+    },
 }
 
 
@@ -53,8 +68,8 @@ def escape(path) -> str:
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-def build_ninja(output: str) -> str:
-    """The text of build.ninja, which makes `output` from csrc/."""
+def build_ninja(outputs: dict[str, str]) -> str:
+    """The text of build.ninja, which makes each extension's file, outputs[extension], from csrc/."""
     includes = (sysconfig.get_paths()["include"], pybind11.get_include())
     flags = f"{FLAGS} {shlex.join(f'-isystem{path}' for path in includes)} {os.environ.get('CXXFLAGS', '')}"
     lines = [
@@ -68,29 +83,31 @@ def build_ninja(output: str) -> str:
         "rule link",
         "  command = $cxx -shared -pthread $flags $in -o $out $ldflags",
     ]
-    for source, isa in SOURCES.items():
+    for source, isa in {source: isa for files in SOURCES.values() for source, isa in files.items()}.items():
         lines += [f"build {source}.o: compile {escape(ROOT / 'csrc' / source)}", f"  isa = {isa}"]
-    lines.append(f"build {escape(output)}: link {' '.join(f'{source}.o' for source in SOURCES)}")
+    for name, output in outputs.items():
+        lines.append(f"build {escape(output)}: link {' '.join(f'{source}.o' for source in SOURCES[name])}")
     return "\n".join(lines) + "\n"
 
 
 class NinjaBuild(build_ext):
     """Builds in build/csrc-PYTHON whatever the command, so that editable installs are incremental too."""
 
-    def build_extension(self, ext: Extension) -> None:
-        target = Path(self.get_ext_fullpath(ext.name))
+    def build_extensions(self) -> None:
+        targets = {ext.name: Path(self.get_ext_fullpath(ext.name)) for ext in self.extensions}
         folder = ROOT / "build" / f"csrc-{sys.implementation.cache_tag}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "build.ninja").write_text(build_ninja(target.name))
+        (folder / "build.ninja").write_text(build_ninja({name: target.name for name, target in targets.items()}))
         subprocess.run([Path(ninja.BIN_DIR) / "ninja", "-C", folder], check=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / target.name, target)
+        for target in targets.values():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / target.name, target)
 
 
 setup(
     packages=sorted({*find_packages(include=["ckbd", "ckbd.*"]), "ckbd.kernels"}),
     package_dir={"ckbd.kernels": "kernels"},
-    package_data={"ckbd": ["models/*.safetensors", "py.typed", "_rans.pyi"]},
-    ext_modules=[Extension("ckbd._rans", [f"csrc/{source}" for source in SOURCES])],
+    package_data={"ckbd": ["models/*.safetensors", "py.typed", "_ans.pyi", "_rans.pyi"]},
+    ext_modules=[Extension(name, [f"csrc/{source}" for source in files]) for name, files in SOURCES.items()],
     cmdclass={"build_ext": NinjaBuild},
 )

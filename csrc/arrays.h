@@ -48,9 +48,11 @@ inline const char* format_of(const Py_buffer& view) { return view.format == null
 inline std::vector<py::ssize_t> shape_of(const Py_buffer& view) { return {view.shape, view.shape + view.ndim}; }
 
 template <class T>
-constexpr const char* kFormat = sizeof(T) == 2        ? "h"
-                                : std::is_signed_v<T> ? "b"
-                                                      : "B";
+constexpr const char* kFormat = std::is_floating_point_v<T> ? "f"
+                                : sizeof(T) == 4            ? "i"
+                                : sizeof(T) == 2            ? "h"
+                                : std::is_signed_v<T>       ? "b"
+                                                            : "B";
 
 template <class T>
 bool has_type(const Py_buffer& view) {
@@ -91,9 +93,11 @@ View view_of(const std::string& name, const Expected& expected, const py::handle
 }
 
 template <class T>
-constexpr const char* kTypeName = sizeof(T) == 2        ? "int16"
-                                  : std::is_signed_v<T> ? "int8"
-                                                        : "uint8";
+constexpr const char* kTypeName = std::is_floating_point_v<T> ? "float32"
+                                  : sizeof(T) == 4            ? "int32"
+                                  : sizeof(T) == 2            ? "int16"
+                                  : std::is_signed_v<T>       ? "int8"
+                                                              : "uint8";
 
 template <class T>
 std::string expected_array(const std::vector<py::ssize_t>& shape) {

@@ -51,7 +51,7 @@ def find_clang(asked):
 def sources():
     """{file of csrc/: its own flags}, from setup.py, which is run for that with a setup() that does nothing."""
     setuptools.setup = lambda **_: None
-    found = runpy.run_path(str(ROOT / "setup.py"))["SOURCES"]
+    found = runpy.run_path(str(ROOT / "setup.py"))["SOURCES"]["ckbd._rans"]
     return {name: flags for name, flags in found.items() if not name.startswith("bind")}
 
 

@@ -1,0 +1,1 @@
+"""Other libraries' interfaces, with what they compute and write, on ckbd's own code."""

@@ -1,0 +1,1 @@
+"""CompressAI's interfaces, with its bytes and its symbols."""

@@ -1,0 +1,130 @@
+#include <algorithm>
+
+#include "ans.h"
+
+namespace ckbd::ans {
+namespace {
+
+inline uint32_t word_at(const uint8_t* at) {
+  return static_cast<uint32_t>(at[0]) | static_cast<uint32_t>(at[1]) << 8 | static_cast<uint32_t>(at[2]) << 16 |
+         static_cast<uint32_t>(at[3]) << 24;
+}
+
+[[noreturn]] void refuse_stream(const Reader& reader, const char* expected, const std::string& got, size_t at) {
+  throw Refused("stream", std::string("expected ") + expected + " before byte " +
+                              std::to_string(reader.at - reader.begin) + ", got " + got + " in symbol " +
+                              std::to_string(at));
+}
+
+[[noreturn]] void refuse_end(const Reader& reader, size_t at) {
+  throw Refused("stream", "expected a word at byte " + std::to_string(reader.at - reader.begin) + " for symbol " +
+                              std::to_string(at) + ", got the end after " +
+                              std::to_string(reader.end - reader.begin) + " bytes");
+}
+
+// States of damaged streams may stay below 2^31, and upstream reads one word all the same.
+inline void refill(Reader& reader, size_t at) {
+  if (reader.state >= kLow) return;
+  if (reader.end - reader.at < 4) refuse_end(reader, at);
+  reader.state = reader.state << 32 | word_at(reader.at);
+  reader.at += 4;
+}
+
+uint32_t digit(Reader& reader, size_t at) {
+  const uint32_t digit = static_cast<uint32_t>(reader.state) & kDigitMask;
+  reader.state >>= kDigitBits;
+  refill(reader, at);
+  return digit;
+}
+
+// What follows the escape's slot, as the value that it stands for.
+int32_t escaped(Reader& reader, int32_t escape, size_t at) {
+  const uint32_t count = digit(reader, at);
+  if (count > kMostDigits) refuse_stream(reader, "at most 8 digits", std::to_string(count), at);
+  uint32_t raw = 0;
+  for (uint32_t j = 0; j < count; ++j) raw |= digit(reader, at) << kDigitBits * j;
+  // Upstream's int: the sign bit stays.
+  const uint32_t half = static_cast<uint32_t>(static_cast<int32_t>(raw) >> 1);
+  return static_cast<int32_t>(raw & 1 ? ~half : half + static_cast<uint32_t>(escape));
+}
+
+}  // namespace
+
+Reader::Reader(const uint8_t* data, size_t size) : begin(data), end(data + size) {
+  if (size < kHead) throw Refused("stream", "expected 8 bytes or more, got " + std::to_string(size));
+  state = word_at(data) | static_cast<uint64_t>(word_at(data + 4)) << 32;
+  at = data + kHead;
+}
+
+int32_t get(Reader& reader, const Row& row, size_t at, size_t from) {
+  if (!row.usable()) {
+    throw Refused("sizes", "expected 2.." + std::to_string(row.held) + " for the row of symbol " +
+                               std::to_string(at) + ", got " + std::to_string(row.size));
+  }
+  const uint32_t slot = static_cast<uint32_t>(reader.state) & (kTotal - 1);
+  // The first entry above. Upstream compares as unsigned, so that negative ones are.
+  const int32_t* const last = row.cdf + row.size;
+  const int32_t* const above =
+      std::find_if(row.cdf + from, last, [=](int32_t entry) { return static_cast<uint32_t>(entry) > slot; });
+  if (above == row.cdf || above == last) {
+    refuse_stream(reader, "a slot that the row has", std::to_string(slot), at);
+  }
+  const int32_t start = above[-1];
+  if (*above <= start) {
+    throw Refused("cdfs", "expected rising entries for symbol " + std::to_string(at) + ", got " +
+                              std::to_string(*above) + " after " + std::to_string(start));
+  }
+  const uint64_t freq = static_cast<uint32_t>(*above - start);
+  reader.state = freq * (reader.state >> kBits) + slot - static_cast<uint32_t>(start);
+  refill(reader, at);
+  int32_t value = static_cast<int32_t>(above - row.cdf - 1);
+  if (value == row.escape()) value = escaped(reader, value, at);
+  return static_cast<int32_t>(static_cast<uint32_t>(value) + static_cast<uint32_t>(row.offset));
+}
+
+void decode(const Tables& tables, Reader& reader, const int32_t* indexes, size_t n, int32_t* out) {
+  const DecodeRow* const rows = tables.decode_rows();
+  const size_t count = tables.count();
+  Reader now = reader;
+  uint64_t x = now.state;
+  const uint8_t* at = now.at;
+  const uint8_t* const end = now.end;
+  for (size_t i = 0; i < n; ++i) {
+    check_index(count, indexes[i], i);
+    const DecodeRow& row = rows[indexes[i]];
+    const uint32_t slot = static_cast<uint32_t>(x) & (kTotal - 1);
+    const uint64_t high = x >> kBits;
+    if (row.likely && slot - row.start < row.freq) {
+      out[i] = row.symbol;
+      x = row.freq * high + (slot - row.start);
+    } else {
+      const Bucket& bucket = row.buckets[slot >> row.shift];
+      uint32_t within = slot - bucket.start, freq = bucket.first;
+      const bool second = within >= freq;
+      out[i] = static_cast<int32_t>(static_cast<uint32_t>(row.offset) + bucket.value + second);
+      within -= second ? bucket.first : 0;
+      freq = second ? bucket.second : freq;
+      if (within >= freq) {
+        now.state = x;
+        now.at = at;
+        out[i] = get(now, tables.rows()[indexes[i]], i, bucket.value);
+        x = now.state;
+        at = now.at;
+        continue;
+      }
+      x = freq * high + within;
+    }
+    if (x < kLow) {
+      if (end - at < 4) {
+        now.at = at;
+        refuse_end(now, i);
+      }
+      x = x << 32 | word_at(at);
+      at += 4;
+    }
+  }
+  reader.state = x;
+  reader.at = at;
+}
+
+}  // namespace ckbd::ans
