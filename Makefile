@@ -8,10 +8,11 @@ GPU_PYTHON ?= $(BIN)/python
 VENV := .venv
 BIN := $(VENV)/bin
 OLD_TRITON := build/triton-3.6
+COMPAT := .venv-compat
 READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check gpu-test gpu-report
+.PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check gpu-test gpu-report compat
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
@@ -33,6 +34,19 @@ aot: build $(OLD_TRITON)
 	PYTHONPATH=$(OLD_TRITON) $(BIN)/python -m bench.aot
 
 kernels-check: interpreter aot
+
+# ckbd.compat.compressai against the real CompressAI, which wants another numpy: an environment on top of the first.
+compat: build $(COMPAT)/.ready
+	$(COMPAT)/bin/python -m pytest -q tests/compat
+
+$(COMPAT)/.ready: $(READY) tests/compat/requirements.txt
+	rm -rf $(COMPAT)
+	$(PYTHON) -m venv $(COMPAT)
+	$(BIN)/python -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" \
+		> $$($(COMPAT)/bin/python -c "import site; print(site.getsitepackages()[0])")/base.pth
+	$(COMPAT)/bin/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --no-build-isolation \
+		-r tests/compat/requirements.txt
+	touch $@
 
 # On a machine with a GPU; GPU_PYTHON names a Python that has CUDA's PyTorch and this package, instead of the pinned one.
 gpu-test: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),build)
@@ -68,4 +82,4 @@ $(VENV)/.built: $(READY) setup.py pyproject.toml $(CSRC)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info ckbd/_ans*.so ckbd/_rans*.so demo
+	rm -rf $(VENV) $(COMPAT) build *.egg-info ckbd/_ans*.so ckbd/_rans*.so demo

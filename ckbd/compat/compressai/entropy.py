@@ -1,0 +1,242 @@
+"""CompressAI's entropy models on arrays: what install() puts in the place of their methods.
+
+Same signatures, results, dtypes, strides and error messages as the methods replaced (CompressAI 1.2.6 to 1.2.8,
+compressai/entropy_models), and the same bytes. What differs is the way: tables are converted once and kept while
+their values stay the same, symbols and indexes never become lists, the images of a batch are coded on as many threads
+as torch uses. What goes beyond the common case (another coder by name, tables that are not int32, symbols that are
+not integers) goes to the method replaced.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import Any
+
+import torch
+from compressai.entropy_models import entropy_models as stock
+from compressai.entropy_models.entropy_models_vbr import EntropyModelVbr
+from torch import Tensor
+
+from ckbd import _ans
+
+EntropyModel = stock.EntropyModel
+GaussianConditional = stock.GaussianConditional
+GaussianMixtureConditional = stock.GaussianMixtureConditional
+
+# The methods replaced, as CompressAI has them, whatever install() has done since.
+ORIGINAL = {
+    (EntropyModel, "compress"): EntropyModel.compress,
+    (EntropyModel, "decompress"): EntropyModel.decompress,
+    (EntropyModelVbr, "compress"): EntropyModelVbr.compress,
+    (EntropyModelVbr, "decompress"): EntropyModelVbr.decompress,
+    (GaussianConditional, "build_indexes"): GaussianConditional.build_indexes,
+    (GaussianMixtureConditional, "compress"): GaussianMixtureConditional.compress,
+    (GaussianMixtureConditional, "decompress"): GaussianMixtureConditional.decompress,
+}
+
+_tables: weakref.WeakKeyDictionary[torch.nn.Module, _ans.Tables] = weakref.WeakKeyDictionary()
+
+
+def tables_of(model: torch.nn.Module) -> _ans.Tables:
+    """The tables of an entropy model, converted; made anew when one of their values is another than before."""
+    arrays = [
+        t.detach().to("cpu", torch.int32).contiguous()
+        for t in (model._quantized_cdf, model._cdf_length.reshape(-1), model._offset.reshape(-1))
+    ]
+    kept = _tables.get(model)
+    if kept is None or not kept.matches(*arrays):
+        kept = _tables[model] = _ans.Tables(*arrays)
+    return kept
+
+
+def takes_rows(model: torch.nn.Module) -> bool:
+    """Whether an entropy model has CompressAI's rANS coder."""
+    coder = getattr(model, "entropy_coder", None)
+    return isinstance(coder, stock._EntropyCoder) and coder.name == "ans"
+
+
+def takes(model: torch.nn.Module) -> bool:
+    """Whether it has that coder, and tables that it would accept."""
+    return takes_rows(model) and model._quantized_cdf.dtype == torch.int32
+
+
+def rows(t: Tensor) -> Tensor:
+    """(B, ...) of integers as contiguous int32 (B, n) on the CPU, in the order of the logical shape."""
+    return t.detach().to("cpu", torch.int32).reshape(t.shape[0], -1).contiguous()
+
+
+def encode(tables: _ans.Tables, symbols: Tensor, indexes: Tensor) -> list[bytes]:
+    """A stream for each image: symbols and indexes integers (B, ...), on any device."""
+    if not symbols.shape[0]:
+        return []
+    return _ans.encode_batch(tables, rows(symbols), rows(indexes), threads=torch.get_num_threads())
+
+
+def decode(tables: _ans.Tables, strings: list[bytes], indexes: Tensor, device: torch.device) -> Tensor:
+    """int32 symbols of the shape of indexes (B, ...), contiguous, on device."""
+    out = torch.empty(indexes.shape, dtype=torch.int32)
+    if len(strings):
+        streams = [stream_of(f"strings[{i}]", string) for i, string in enumerate(strings)]
+        flat = out.view(len(strings), -1)
+        _ans.decode_batch(tables, streams, rows(indexes), flat, threads=torch.get_num_threads())
+    return out.to(device)
+
+
+def stream_of(name: str, string: Any) -> bytes | bytearray:
+    """A string as CompressAI's coder takes it: text stands for its UTF-8."""
+    if isinstance(string, str):
+        return string.encode()
+    if not isinstance(string, (bytes, bytearray)):
+        raise TypeError(f"{name}: expected bytes, got {type(string).__name__}")
+    return string
+
+
+def symbols_of(model: torch.nn.Module, inputs: Tensor, means: Tensor | None) -> Tensor:
+    """model.quantize(inputs, "symbols", means), in one pass where that is a subtraction and a rounding of floats."""
+    plain = (
+        type(model).quantize in (EntropyModel.quantize, EntropyModelVbr.quantize)
+        and inputs.device.type == "cpu"
+        and inputs.dtype == torch.float32
+        and (means is None or (means.shape == inputs.shape and means.dtype == inputs.dtype and not means.is_cuda))
+    )
+    if not plain:
+        return model.quantize(inputs, "symbols", means)
+    out = torch.empty(inputs.shape, dtype=torch.int32)
+    flat = (None if t is None else t.detach().reshape(-1).contiguous() for t in (inputs, means))
+    _ans.symbols_of(*flat, out.view(-1))
+    return out
+
+
+def check_inputs(model: torch.nn.Module, inputs: Tensor, indexes: Tensor) -> None:
+    if len(inputs.size()) < 2:
+        raise ValueError("Invalid `inputs` size. Expected a tensor with at least 2 dimensions.")
+    if inputs.size() != indexes.size():
+        raise ValueError("`inputs` and `indexes` should have the same size.")
+    check_tables(model)
+
+
+def _check_strings(model: torch.nn.Module, strings: Any, indexes: Tensor, means: Tensor | None) -> None:
+    if not isinstance(strings, (tuple, list)):
+        raise ValueError("Invalid `strings` parameter type.")
+    if len(strings) != indexes.size(0):
+        raise ValueError("Invalid strings or indexes parameters")
+    if len(indexes.size()) < 2:
+        raise ValueError("Invalid `indexes` size. Expected a tensor with at least 2 dimensions.")
+    check_tables(model)
+    if means is None:
+        return
+    if means.size()[:2] != indexes.size()[:2]:
+        raise ValueError("Invalid means or indexes parameters")
+    if means.size() != indexes.size() and any(n != 1 for n in means.shape[2 : indexes.dim()]):
+        raise ValueError("Invalid means parameters")
+
+
+def check_tables(model: torch.nn.Module) -> None:
+    model._check_cdf_size()
+    model._check_cdf_length()
+    model._check_offsets_size()
+
+
+def compress(self, inputs, indexes, means=None):
+    if not takes(self):
+        return ORIGINAL[EntropyModel, "compress"](self, inputs, indexes, means)
+    symbols = symbols_of(self, inputs, means)
+    check_inputs(self, inputs, indexes)
+    return encode(tables_of(self), symbols, indexes)
+
+
+def decompress(self, strings, indexes, dtype=torch.float, means=None):
+    if not takes(self):
+        return ORIGINAL[EntropyModel, "decompress"](self, strings, indexes, dtype, means)
+    _check_strings(self, strings, indexes, means)
+    outputs = decode(tables_of(self), strings, indexes, self._quantized_cdf.device)
+    return self.dequantize(outputs, means, dtype)
+
+
+def compress_variable(self, inputs, indexes, means=None, qs=None):
+    if not takes(self):
+        return ORIGINAL[EntropyModelVbr, "compress"](self, inputs, indexes, means, qs)
+    if qs is None:
+        symbols = symbols_of(self, inputs, means)
+    else:
+        symbols = self.quantize_variable(inputs, "symbols", means=means, qs=qs)
+    check_inputs(self, inputs, indexes)
+    return encode(tables_of(self), symbols, indexes)
+
+
+def decompress_variable(self, strings, indexes, dtype=torch.float, means=None, qs=None):
+    if not takes(self):
+        return ORIGINAL[EntropyModelVbr, "decompress"](self, strings, indexes, dtype, means, qs)
+    _check_strings(self, strings, indexes, means)
+    outputs = decode(tables_of(self), strings, indexes, self._quantized_cdf.device)
+    if qs is None:
+        return self.dequantize(outputs, means, dtype)
+    return self.dequantize_variable(outputs, means=means, dtype=dtype, qs=qs)
+
+
+def build_indexes(self, scales):
+    # A scale's index is how many entries of the table but the last are below it (torch: 63 comparisons of the whole
+    # tensor). The bound is what LowerBound's forward takes the maximum with.
+    bound = self.lower_bound_scale
+    table = self.scale_table
+    if not (
+        type(bound) is stock.LowerBound
+        and scales.dtype == table.dtype == bound.bound.dtype == torch.float32
+        and scales.device == table.device
+        and bound.bound.numel() == 1
+        and table.numel() > 0
+    ):
+        return ORIGINAL[GaussianConditional, "build_indexes"](self, scales)
+    if scales.device.type == "cpu":
+        return scale_indexes(scales, table, float(bound.bound))
+    edges = torch.sort(table[:-1]).values
+    return torch.bucketize(torch.max(scales.detach(), bound.bound).contiguous(), edges, out_int32=True)
+
+
+def scale_indexes(scales: Tensor, table: Tensor, bound: float) -> Tensor:
+    """build_indexes of float32 scales on the CPU: int32, contiguous, of the shape of scales."""
+    out = torch.empty(scales.shape, dtype=torch.int32)
+    _ans.scale_indexes(scales.detach().reshape(-1).contiguous(), table.contiguous(), bound, out.view(-1))
+    return out
+
+
+def compress_mixture(self, y, scales, means, weights):
+    if not takes_rows(self):
+        return ORIGINAL[GaussianMixtureConditional, "compress"](self, y, scales, means, weights)
+    abs_max = max(1, max(int(y.max().abs().int()), int(y.min().abs().int())) + 1)
+    y_quantized = torch.round(y)
+    zero_bitmap = torch.where(torch.sum(torch.abs(y_quantized), (3, 2)).squeeze(0) == 0, 0, 1)
+    nonzero = torch.nonzero(zero_bitmap).flatten().tolist()
+    symbols = (y_quantized[:, nonzero] + abs_max).reshape(-1).int()
+    cdf = self._build_cdf(*self.reshape_entropy_parameters(scales, means, weights, nonzero), abs_max)
+    stream = _ans.encode_rows(cdf.to("cpu", torch.int32).contiguous(), symbols.cpu().contiguous())
+    return (stream, abs_max, zero_bitmap), y_quantized
+
+
+def decompress_mixture(self, strings, abs_max, zero_bitmap, scales, means, weights):
+    if not takes_rows(self):
+        return ORIGINAL[GaussianMixtureConditional, "decompress"](
+            self, strings, abs_max, zero_bitmap, scales, means, weights
+        )
+    nonzero = torch.nonzero(zero_bitmap).flatten().tolist()
+    cdf = self._build_cdf(*self.reshape_entropy_parameters(scales, means, weights, nonzero), abs_max)
+    values = torch.empty(cdf.shape[0], dtype=torch.int32)
+    _ans.decode_rows(cdf.to("cpu", torch.int32).contiguous(), stream_of("strings", strings), values)
+    symbols = (values.long() - abs_max).reshape(scales.size(0), -1, scales.size(2), scales.size(3))
+    y_hat = torch.zeros(scales.size(0), zero_bitmap.size(0), scales.size(2), scales.size(3))
+    y_hat[:, nonzero] = symbols.float()
+    return y_hat
+
+
+REPLACEMENT = {
+    (EntropyModel, "compress"): compress,
+    (EntropyModel, "decompress"): decompress,
+    (EntropyModelVbr, "compress"): compress_variable,
+    (EntropyModelVbr, "decompress"): decompress_variable,
+    (GaussianConditional, "build_indexes"): build_indexes,
+    (GaussianMixtureConditional, "compress"): compress_mixture,
+    (GaussianMixtureConditional, "decompress"): decompress_mixture,
+}
+for _key, _method in REPLACEMENT.items():
+    functools.update_wrapper(_method, ORIGINAL[_key])

@@ -1,0 +1,76 @@
+"""install() and uninstall(): every name through which CompressAI reaches its coder, and back.
+
+Three things hold the coder: names bound to its classes in modules (some at import, so that replacing compressai.ans
+alone misses them), `_EntropyCoder` objects inside models, and the methods of the entropy models that turn tensors
+into lists for it. The first two are found by looking: sys.modules, and the objects alive. What is imported or built
+afterwards finds the new classes by itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+
+import compressai.ans
+import compressai.models  # the modules that bind the coder's names at import
+import compressai.models.vbr
+from compressai import _CXX
+from compressai.entropy_models import entropy_models as stock
+
+from ckbd.compat.compressai import ans, entropy
+
+# CompressAI's object -> ours. Functions and classes alike are told by identity.
+NAMES = {
+    "RansEncoder": (compressai.ans.RansEncoder, ans.RansEncoder),
+    "BufferedRansEncoder": (compressai.ans.BufferedRansEncoder, ans.BufferedRansEncoder),
+    "RansDecoder": (compressai.ans.RansDecoder, ans.RansDecoder),
+    "pmf_to_quantized_cdf": (_CXX.pmf_to_quantized_cdf, ans.pmf_to_quantized_cdf),
+}
+_OURS = {"ckbd._ans", "ckbd.compat.compressai.ans", __name__}
+
+_lock = threading.Lock()
+_installed = False
+
+
+def install() -> None:
+    global _installed
+    with _lock:
+        if _installed:
+            return
+        for (owner, name), method in entropy.REPLACEMENT.items():
+            setattr(owner, name, method)
+        _rebind({id(theirs): ours for theirs, ours in NAMES.values()})
+        _installed = True
+
+
+def uninstall() -> None:
+    global _installed
+    with _lock:
+        if not _installed:
+            return
+        for (owner, name), method in entropy.ORIGINAL.items():
+            setattr(owner, name, method)
+        _rebind({id(ours): theirs for theirs, ours in NAMES.values()})
+        _installed = False
+
+
+def installed() -> bool:
+    return _installed
+
+
+def _rebind(new_of: dict[int, object]) -> None:
+    for name, module in list(sys.modules.items()):
+        if name in _OURS or not isinstance(getattr(module, "__dict__", None), dict):
+            continue
+        for attribute, value in list(vars(module).items()):
+            new = new_of.get(id(value))
+            if new is not None:
+                setattr(module, attribute, new)
+    for coder in gc.get_objects():
+        # type() and not isinstance(), which would ask proxies of any library for their class.
+        if issubclass(type(coder), stock._EntropyCoder):
+            for attribute in ("_encoder", "_decoder"):
+                new = new_of.get(id(type(vars(coder).get(attribute))))
+                if new is not None:
+                    setattr(coder, attribute, new())
