@@ -57,6 +57,7 @@ SOURCES = {
         "ans_tables.cpp": "",
         "bind_ans.cpp": "",
         "bind_ans_compat.cpp": "",
+        "bind_ans_lists.cpp": "",
         "bind_ans_quantize.cpp": "",
         "bind_ans_stateful.cpp": "",
         "pool.cpp": "-pthread",

@@ -90,8 +90,9 @@ def symbols_of(x: Array, means: Array | None, out: Array, *, isa: str | None = N
 def isas() -> tuple[str, ...]:
     """The instruction sets that scale_indexes and symbols_of can use here, slowest first: "scalar", "avx2"."""
 
-# CompressAI's own names. Arguments have no names, are converted as pybind11 does it, and what cannot be raises
-# TypeError.
+# CompressAI's own names. Arguments have no names; sequences of integers are taken, numpy's too, and what is none
+# raises TypeError. Each object keeps the tables of its last call: lists and tuples of the same integers, the very
+# objects, are not converted again.
 
 Ints = Sequence[SupportsIndex]
 

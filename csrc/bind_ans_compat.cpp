@@ -1,8 +1,8 @@
 // The classes and the function of CompressAI's own modules: same names, arguments and results, and what they take is
-// what pybind11 turns into vectors. What upstream would read or write out of bounds is refused.
+// what its pybind11 turns into vectors. What upstream would read or write out of bounds is refused.
 #include <pybind11/stl.h>
 
-#include "bind_ans.h"
+#include "bind_ans_lists.h"
 
 namespace ckbd_python {
 namespace {
@@ -11,19 +11,7 @@ using ckbd::ans::Parts;
 using ckbd::ans::Reader;
 using ckbd::ans::Refused;
 using ckbd::ans::Row;
-using ckbd::ans::Tables;
 using ckbd::ans::Writer;
-using Ints = std::vector<int32_t>;
-using Rows = std::vector<Ints>;
-
-// Rows without a size or an offset cannot be used, so nobody is told unless he does.
-std::vector<Row> rows_of(const Rows& cdfs, const Ints& sizes, const Ints& offsets) {
-  std::vector<Row> rows;
-  const size_t n = std::min({cdfs.size(), sizes.size(), offsets.size()});
-  rows.reserve(n);
-  for (size_t i = 0; i < n; ++i) rows.push_back({cdfs[i].data(), cdfs[i].size(), sizes[i], offsets[i]});
-  return rows;
-}
 
 // Upstream looks at as many indexes as there are symbols.
 void check_lengths(const Ints& symbols, const Ints& indexes) {
@@ -31,13 +19,6 @@ void check_lengths(const Ints& symbols, const Ints& indexes) {
     throw Refused("indexes", "expected " + std::to_string(symbols.size()) + ", one for each symbol, got " +
                                  std::to_string(indexes.size()));
   }
-}
-
-// Fast tables take their time to make, as much as some slow symbols.
-bool many(size_t symbols, const std::vector<Row>& rows) {
-  size_t entries = 0;
-  for (const Row& row : rows) entries += row.usable() ? static_cast<size_t>(row.size) : 0;
-  return entries <= symbols;
 }
 
 // push() of one call, in the order of reading.
@@ -64,16 +45,16 @@ std::string written(const std::vector<Parts>& parts) {
   return writer.finish();
 }
 
-Ints read(Reader& reader, const Ints& indexes, const std::vector<Row>& rows) {
+Ints read(Reader& reader, const Ints& indexes, const KeptTables::View& tables) {
   Ints out(indexes.size());
-  if (many(indexes.size(), rows)) {
-    ckbd::ans::decode(Tables(rows), reader, indexes.data(), indexes.size(), out.data());
+  if (tables.fast) {
+    ckbd::ans::decode(*tables.fast, reader, indexes.data(), indexes.size(), out.data());
     return out;
   }
   Reader now = reader;
   for (size_t i = 0; i < indexes.size(); ++i) {
-    ckbd::ans::check_index(rows.size(), indexes[i], i);
-    out[i] = ckbd::ans::get(now, rows[indexes[i]], i);
+    ckbd::ans::check_index(tables.rows.size(), indexes[i], i);
+    out[i] = ckbd::ans::get(now, tables.rows[indexes[i]], i);
   }
   reader = now;
   return out;
@@ -84,9 +65,10 @@ const uint8_t* data_of(const std::string& stream) { return reinterpret_cast<cons
 // The GIL is kept, as upstream keeps it: it is what makes calls from several threads come one after another.
 class BufferedRansEncoder {
  public:
-  void encode_with_indexes(const Ints& symbols, const Ints& indexes, const Rows& cdfs, const Ints& sizes,
-                           const Ints& offsets) {
-    add_parts(parts_, symbols, indexes, rows_of(cdfs, sizes, offsets));
+  void encode_with_indexes(const py::object& symbols, const py::object& indexes, const py::object& cdfs,
+                           const py::object& sizes, const py::object& offsets) {
+    const Ints s = ints_of("symbols", symbols), i = ints_of("indexes", indexes);
+    add_parts(parts_, s, i, tables_.take(cdfs, sizes, offsets, 0).rows);
   }
   py::bytes flush() {
     const py::bytes stream = as_bytes(written(parts_));
@@ -96,31 +78,38 @@ class BufferedRansEncoder {
 
  private:
   std::vector<Parts> parts_;
+  KeptTables tables_;
 };
 
 class RansEncoder {
  public:
-  py::bytes encode_with_indexes(const Ints& symbols, const Ints& indexes, const Rows& cdfs, const Ints& sizes,
-                                const Ints& offsets) const {
-    const std::vector<Row> rows = rows_of(cdfs, sizes, offsets);
-    if (many(symbols.size(), rows)) {
-      check_lengths(symbols, indexes);
-      Writer writer(symbols.size());
-      ckbd::ans::encode(Tables(rows), symbols.data(), indexes.data(), symbols.size(), writer);
+  py::bytes encode_with_indexes(const py::object& symbols, const py::object& indexes, const py::object& cdfs,
+                                const py::object& sizes, const py::object& offsets) {
+    const Ints s = ints_of("symbols", symbols), i = ints_of("indexes", indexes);
+    const KeptTables::View tables = tables_.take(cdfs, sizes, offsets, s.size());
+    if (tables.fast) {
+      check_lengths(s, i);
+      Writer writer(s.size());
+      ckbd::ans::encode(*tables.fast, s.data(), i.data(), s.size(), writer);
       return as_bytes(writer.finish());
     }
     std::vector<Parts> parts;
-    add_parts(parts, symbols, indexes, rows);
+    add_parts(parts, s, i, tables.rows);
     return as_bytes(written(parts));
   }
+
+ private:
+  KeptTables tables_;
 };
 
 class RansDecoder {
  public:
-  Ints decode_with_indexes(const std::string& encoded, const Ints& indexes, const Rows& cdfs, const Ints& sizes,
-                           const Ints& offsets) const {
+  Ints decode_with_indexes(const std::string& encoded, const py::object& indexes, const py::object& cdfs,
+                           const py::object& sizes, const py::object& offsets) {
+    const Ints i = ints_of("indexes", indexes);
+    const KeptTables::View tables = tables_.take(cdfs, sizes, offsets, i.size());
     Reader reader(data_of(encoded), encoded.size());
-    return read(reader, indexes, rows_of(cdfs, sizes, offsets));
+    return read(reader, i, tables);
   }
   void set_stream(const std::string& encoded) {
     // Refused before anything changes.
@@ -128,14 +117,18 @@ class RansDecoder {
     stream_ = encoded;
     reader_ = Reader(data_of(stream_), stream_.size());
   }
-  Ints decode_stream(const Ints& indexes, const Rows& cdfs, const Ints& sizes, const Ints& offsets) {
+  Ints decode_stream(const py::object& indexes, const py::object& cdfs, const py::object& sizes,
+                     const py::object& offsets) {
+    const Ints i = ints_of("indexes", indexes);
+    const KeptTables::View tables = tables_.take(cdfs, sizes, offsets, i.size());
     if (reader_.begin == nullptr) throw Refused("stream", "expected set_stream() before, got none");
-    return read(reader_, indexes, rows_of(cdfs, sizes, offsets));
+    return read(reader_, i, tables);
   }
 
  private:
   std::string stream_;
   Reader reader_;
+  KeptTables tables_;
 };
 
 }  // namespace
@@ -162,7 +155,9 @@ void bind_ans_compat(py::module_& m) {
       .def("set_stream", &RansDecoder::set_stream)
       .def("decode_stream", &RansDecoder::decode_stream)
       .def("decode_with_indexes", &RansDecoder::decode_with_indexes);
-  m.def("pmf_to_quantized_cdf", &ckbd::ans::quantized_cdf);
+  m.def("pmf_to_quantized_cdf", [](const py::object& pmf, int precision) {
+    return ckbd::ans::quantized_cdf(floats_of("pmf", pmf), precision);
+  });
 }
 
 }  // namespace ckbd_python

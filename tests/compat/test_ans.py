@@ -155,6 +155,7 @@ FORMS = {
     "text": lambda v: "abc",
     "bytes": lambda v: bytes(len(v)),
     "range": lambda v: range(len(v)),
+    "set": lambda v: set(v),
     "iterator": lambda v: iter(v),
     "too large": lambda v: [*v[:-1], 1 << 31],
     "far too large": lambda v: [*v[:-1], 1 << 70],
