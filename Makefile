@@ -12,7 +12,7 @@ COMPAT := .venv-compat
 READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check gpu-test gpu-report compat
+.PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check gpu-test gpu-report compat compat-own
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
@@ -38,6 +38,10 @@ kernels-check: interpreter aot
 # ckbd.compat.compressai against the real CompressAI, which wants another numpy: an environment on top of the first.
 compat: build $(COMPAT)/.ready
 	$(COMPAT)/bin/python -m pytest -q tests/compat
+
+# CompressAI's own tests with install() and without it; all must end the same. Fetches its sources; takes minutes.
+compat-own: build $(COMPAT)/.ready
+	$(COMPAT)/bin/python tests/compat/own_tests.py
 
 $(COMPAT)/.ready: $(READY) tests/compat/requirements.txt
 	rm -rf $(COMPAT)

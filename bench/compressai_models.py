@@ -41,7 +41,7 @@ def build(name: str, **widths: int) -> nn.Module:
 
 @torch.no_grad()
 def calibrated(model: nn.Module, x: Tensor, seed: int = 0) -> nn.Module:
-    """The model with latents of standard deviations from 0.2 to 12 (log-uniform over the channels) on x, and tables.
+    """The model with latents of standard deviations from 0.05 to 3 (log-uniform over the channels) on x, and tables.
 
     x: (B, 3, H, W) in [0, 1], sides multiples of 64.
     """
@@ -49,7 +49,7 @@ def calibrated(model: nn.Module, x: Tensor, seed: int = 0) -> nn.Module:
     from compressai.models.base import get_scale_table
 
     generator = torch.Generator().manual_seed(seed)
-    _stretch(last_conv(model.g_a), model.g_a, x, 0.2, 12.0, generator)
+    _stretch(last_conv(model.g_a), model.g_a, x, 0.05, 3.0, generator)
     y = model.g_a(x)
     spread = y.std((0, 2, 3))
     h_a = model.h_a if hasattr(model, "h_a") else model.latent_codec["hyper"].h_a
@@ -59,23 +59,22 @@ def calibrated(model: nn.Module, x: Tensor, seed: int = 0) -> nn.Module:
         if hasattr(module, "scale_table"):
             module.update_scale_table(get_scale_table(), force=True)
     h_s = model.h_s if hasattr(model, "h_s") else model.latent_codec["hyper"].h_s
-    last = last_conv(h_s)
-    _stretch(last, model, x, 1.0, 1.0, generator)
-    hosts = [m for m in model.modules() if isinstance(m, (CheckerboardLatentCodec, RasterScanLatentCodec))]
+    _stretch(last_conv(h_s), model, x, 1.0, 1.0, generator)
+    hosts = [m for m in model.modules() if isinstance(m, (CheckerboardLatentCodec, RasterScanLatentCodec))] or [model]
     start = 0
-    for host in hosts or [model]:
-        if not hasattr(host, "entropy_parameters"):
-            continue
-        last = last_conv(host.entropy_parameters)
-        M = last.out_channels // 2
-        means_first = getattr(host, "latent_codec", {}).get("y", None) if hosts else None
-        order = means_first is not None and getattr(means_first, "chunks", ("scales",))[0] == "means"
+    for host in hosts:
+        # Where there is no context, h_s gives the parameters.
+        last = last_conv(getattr(host, "entropy_parameters", h_s))
+        only_scales = last.weight.shape[isinstance(last, nn.ConvTranspose2d)] == len(spread)
+        M = host.context_prediction.in_channels if hasattr(host, "context_prediction") else len(spread)
         target = spread[start : start + M]
         start += M
         _stretch(last, model, x, 1.0, 1.0, generator)
-        scale, mean = (0.25 * target, 0.5 * target)
-        last.weight *= torch.cat((mean, scale) if order else (scale, mean)).view(-1, 1, 1, 1)
-        last.bias.copy_(torch.cat((0 * target, target) if order else (target, 0 * target)))
+        parts = {"scales": (0.25 * target, target), "means": (0.5 * target, 0 * target)}  # deviations, centres
+        names = ("scales",) if only_scales else getattr(_inner(host), "chunks", ("scales", "means"))
+        deviations, centres = (torch.cat([parts[name][i] for name in names]) for i in range(2))
+        last.weight *= _over_outputs(last, deviations)
+        last.bias.copy_(centres)
     return model
 
 
@@ -92,20 +91,35 @@ def last_conv(network: nn.Module) -> nn.Module:
 def _stretch(conv: nn.Module, network: nn.Module, x: Tensor, low: float, high: float, generator) -> None:
     """Scales conv's channels so that, in network(x), they have deviations log-uniform in [low, high] and mean 0."""
     seen = []
-    with contextlib.closing(_Hook(conv, seen)):
+    hooks = [conv.register_forward_hook(lambda module, inputs, out: seen.append(out.detach()))]
+    if hasattr(network, "g_s"):
+        hooks.append(network.g_s.register_forward_pre_hook(_stop))  # the longest part, and nobody looks at it
+    with contextlib.suppress(_Stopped):
         network(x)
+    for hook in hooks:
+        hook.remove()
     out = torch.cat([t.transpose(0, 1).flatten(1) for t in seen], 1)
     target = low * (high / low) ** torch.rand(out.shape[0], generator=generator)
     factor = target / out.std(1).clamp(min=1e-12)
-    transposed = isinstance(conv, nn.ConvTranspose2d)
-    conv.weight *= factor.view(1, -1, 1, 1) if transposed else factor.view(-1, 1, 1, 1)
+    conv.weight *= _over_outputs(conv, factor)
     if conv.bias is not None:
         conv.bias.copy_((conv.bias - out.mean(1)) * factor)
 
 
-class _Hook:
-    def __init__(self, module: nn.Module, into: list[Tensor]) -> None:
-        self.handle = module.register_forward_hook(lambda m, i, out: into.append(out.detach()))
+def _over_outputs(conv: nn.Module, factor: Tensor) -> Tensor:
+    """A factor for each output channel, in the shape in which it multiplies a convolution's weights."""
+    return factor.view(1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else factor.view(-1, 1, 1, 1)
 
-    def close(self) -> None:
-        self.handle.remove()
+
+def _inner(host: nn.Module):
+    """The Gaussian codec within a context codec, or None."""
+    codecs = getattr(host, "latent_codec", None)
+    return codecs["y"] if isinstance(codecs, nn.ModuleDict) and "y" in codecs else None
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _stop(*_) -> None:
+    raise _Stopped

@@ -327,8 +327,8 @@ def table(rows: list[dict]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("kernels")
-    group.add_argument("--device", default="cuda", help="cuda, or cpu for a dry run in torch")
-    group.add_argument("--batches", type=int, nargs="+", help="default: 1 8 64 256; in a dry run 1 2")
+    group.add_argument("--device", help="kernels: cuda, or cpu for a dry run in torch; compressai: cpu, or cuda")
+    group.add_argument("--batches", type=int, nargs="+", help="kernels: 1 8 64 256, in a dry run 1 2; compressai: 1")
     group.add_argument(
         "--pictures", type=size, nargs="+", metavar="WxH", help="default: 768x512 1920x1080; in a dry run 128x64"
     )
@@ -346,7 +346,7 @@ def need_cuda(device: str) -> torch.device:
 
 def kernels_case(args: argparse.Namespace) -> list[dict]:
     """Rows for --json; a whole run on a GPU is noted in bench/gpu.json."""
-    device = need_cuda(args.device)
+    device = need_cuda(args.device or "cuda")
     dry = device.type != "cuda"
     pictures = args.pictures or (DRY_PICTURES if dry else PICTURES)
     batches = args.batches or (DRY_BATCHES if dry else BATCHES)

@@ -5,6 +5,7 @@ exact-cost  rate of the integer exact zone against its float twin with the same 
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
 kernels     one phase on a GPU in microseconds, beside PyTorch and public code's way (bench/kernels.py)
+compressai  CompressAI's models as they are and on ckbd's entropy path (bench/compat.py)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import coder, kernels
+from bench import coder, compat, kernels
 from ckbd import _rans, container, data, entropy, image
 from ckbd.model import Checkerboard, Config
 
@@ -190,6 +191,7 @@ CASES = {
     "overhead": overhead,
     "coder": coder.coder,
     "kernels": kernels.kernels_case,
+    "compressai": compat.compat,
 }
 
 
@@ -207,6 +209,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE")
     coder.add_arguments(parser)
     kernels.add_arguments(parser)
+    compat.add_arguments(parser)
     args = parser.parse_args()
     if args.case == "exact-cost" and not args.checkpoint:
         parser.error("exact-cost needs --checkpoint: a model file holds only the integers")

@@ -1,0 +1,238 @@
+"""CompressAI's models as they are and on ckbd's entropy path, in the same run: `python -m bench.run compressai`.
+
+Weights are random, stretched until latents spread as trained ones do (bench/compressai_models.py). Modes: "stock";
+"install"; "accelerate" is install() and accelerate(model); "fused" is install() and
+accelerate(model, parameters="fused", serial="sparse"). They take turns, call by call. A stage "... path" is a call
+without the time spent in g_a, h_a, h_s and g_s: context, parameters, indexes, coding. Before anything is timed, the
+first three must write the same bytes and read the same pictures, and the last must read what it wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import time
+
+import torch
+from torch import Tensor, nn
+
+from bench import kernels
+from bench.compressai_models import build, calibrated, import_compressai
+
+# Registered name -> widths: those of the papers' lower rates, or the only ones there are.
+MODELS = {
+    "bmshj2018-hyperprior": {"N": 128, "M": 192},
+    "mbt2018-mean": {"N": 128, "M": 192},
+    "cheng2020-anchor-checkerboard": {"N": 192},
+    "elic2022-official": {"N": 192, "M": 320},
+    "mbt2018": {"N": 192, "M": 192},
+    "cheng2020-anchor": {"N": 192},
+}
+SERIAL = ("mbt2018", "cheng2020-anchor")
+SETTINGS = {
+    "stock": None,
+    "install": {},
+    "accelerate": {"parameters": "stock", "serial": "stock"},
+    "fused": {"parameters": "fused", "serial": "sparse"},
+}
+SYMBOLS = 300_000
+TRANSFORMS = ("g_a", "h_a", "h_s", "g_s")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("compressai")
+    group.add_argument("--compressai-models", nargs="*", default=list(MODELS), metavar="NAME", choices=MODELS)
+    group.add_argument("--serial-runs", type=int, default=3, help="of models that CompressAI decodes serially")
+
+
+def compat(args: argparse.Namespace) -> list[dict]:
+    import_compressai()
+    from bench.run import load_pictures
+    from ckbd import image
+
+    torch.set_num_threads(args.threads)
+    device = kernels.need_cuda(args.device or "cpu")
+    x = image.to_tensor(load_pictures(args.images)[:1]).float()
+    x = x[..., : x.shape[2] // 64 * 64, : x.shape[3] // 64 * 64]
+    rows = []
+    with torch.no_grad():
+        rows += gaussian_rows(args.runs)
+        for name in args.compressai_models:
+            torch.manual_seed(0)
+            model = calibrated(build(name, **MODELS[name]), x).to(device)
+            for batch in args.batches or [1]:
+                # Shifted, so that the pictures of a batch are not the same.
+                pictures = torch.cat([x.roll(64 * i, 3) for i in range(batch)]).to(device)
+                runs = args.serial_runs if name in SERIAL else args.runs
+                if name in SERIAL and batch > 1:
+                    continue  # one after the other, as CompressAI does it
+                rows += model_rows(name, model, pictures, runs)
+    return rows
+
+
+@contextlib.contextmanager
+def mode_of(mode: str, model: nn.Module | None = None):
+    """CompressAI in one of the modes, and afterwards as it is."""
+    import ckbd.compat.compressai as cc
+
+    settings = SETTINGS[mode]
+    if settings is not None:
+        cc.install()
+        if settings and model is not None and _accelerates(model):
+            cc.accelerate(model, **settings)
+    try:
+        yield
+    finally:
+        cc.uninstall()
+        if model is not None:
+            cc.restore(model)
+
+
+def _accelerates(model: nn.Module) -> bool:
+    from compressai.latent_codecs import CheckerboardLatentCodec, RasterScanLatentCodec
+    from compressai.models import JointAutoregressiveHierarchicalPriors
+
+    kinds = (CheckerboardLatentCodec, RasterScanLatentCodec, JointAutoregressiveHierarchicalPriors)
+    return any(isinstance(m, kinds) for m in model.modules())
+
+
+class Spent:
+    """Seconds of the calls of a model's transforms, since reset()."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.device, self.total, self._start = device, 0.0, 0.0
+        hosts = [model, model.latent_codec["hyper"]] if hasattr(model, "latent_codec") else [model]
+        for module in (getattr(host, name) for host in hosts for name in TRANSFORMS if hasattr(host, name)):
+            module.register_forward_pre_hook(self._begin)
+            module.register_forward_hook(self._end)
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _begin(self, *_) -> None:
+        self._start = self.now()
+
+    def _end(self, *_) -> None:
+        self.total += self.now() - self._start
+
+
+def model_rows(name: str, model: nn.Module, x: Tensor, runs: int) -> list[dict]:
+    """Times compress and decompress of a batch in all modes, in turn."""
+    modes = [m for m in SETTINGS if not SETTINGS[m] or _accelerates(model)]
+    spent = Spent(model, x.device)
+    written, read, samples = {}, {}, {}
+    for run in range(runs + 2):  # two to warm up: accelerate() watches a shape once before it trusts it
+        for mode in modes:
+            with mode_of(mode, model):
+                for stage in ("compress", "decompress"):
+                    spent.total, start = 0.0, spent.now()
+                    if stage == "compress":
+                        out = model.compress(x)
+                    else:
+                        x_hat = model.decompress(out["strings"], out["shape"])["x_hat"]
+                    took = spent.now() - start
+                    if run >= 2 or (name in SERIAL and run >= 1):
+                        samples.setdefault((stage, mode), []).append(took)
+                        samples.setdefault((f"{stage} path", mode), []).append(took - spent.total)
+            if run == 0:
+                written[mode], read[mode] = out["strings"], x_hat
+        if run == 0:
+            _check(model, modes, written, read)
+        if name in SERIAL and run == runs:
+            break
+    sizes = {mode: _bytes(strings) for mode, strings in written.items()}
+    rows = [
+        {
+            "model": name,
+            "batch": len(x),
+            "stage": stage,
+            "mode": mode,
+            "ms": 1e3 * statistics.median(taken),
+            "threads": torch.get_num_threads(),
+            "bytes": sizes[mode],
+            "runs": len(taken),
+        }
+        for (stage, mode), taken in samples.items()
+    ]
+    show(rows)
+    return rows
+
+
+def _check(model: nn.Module, modes: list[str], written: dict, read: dict) -> None:
+    for mode in modes:
+        if mode != "fused":
+            assert written[mode] == written["stock"], f"{mode} writes other bytes"
+            assert torch.equal(read[mode], read["stock"]), f"{mode} reads another picture"
+        else:
+            size, stock = _bytes(written[mode]), _bytes(written["stock"])
+            assert abs(size / stock - 1) <= 1e-3, f"{mode}: {size} B, stock {stock} B"
+
+
+def gaussian_rows(runs: int) -> list[dict]:
+    """GaussianConditional on 300,000 symbols of scales as trained models have them, on one thread."""
+    from compressai.entropy_models import GaussianConditional
+    from compressai.models.base import get_scale_table
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    model = GaussianConditional(get_scale_table().tolist())
+    model.update()
+    channels = 192
+    shape = (1, channels, 25, SYMBOLS // channels // 25 + 1)
+    spread = 0.15 * 80 ** torch.rand((channels, 1, 1), generator=generator)
+    scales = spread * torch.exp(0.5 * torch.randn(shape, generator=generator))
+    means = spread * torch.randn(shape, generator=generator)
+    y = means + scales * torch.randn(shape, generator=generator)
+    samples, first = {}, {}
+    for run in range(runs + 1):
+        for mode in ("stock", "install"):
+            with mode_of(mode):
+                took = [time.perf_counter()]
+                indexes = model.build_indexes(scales)
+                took.append(time.perf_counter())
+                strings = model.compress(y, indexes, means)
+                took.append(time.perf_counter())
+                y_hat = model.decompress(strings, indexes, means=means)
+                took.append(time.perf_counter())
+            if run == 0:
+                first[mode] = strings, y_hat
+            else:
+                for stage, a, b in zip(("build_indexes", "compress", "decompress"), took, took[1:], strict=False):
+                    samples.setdefault((stage, mode), []).append(b - a)
+    assert first["stock"][0] == first["install"][0] and torch.equal(first["stock"][1], first["install"][1])
+    torch.set_num_threads(threads)
+    rows = [
+        {
+            "model": f"GaussianConditional, {y.numel()} symbols",
+            "batch": 1,
+            "stage": stage,
+            "mode": mode,
+            "ms": 1e3 * statistics.median(taken),
+            "threads": 1,
+            "bytes": _bytes(first[mode][0]),
+            "runs": len(taken),
+        }
+        for (stage, mode), taken in samples.items()
+    ]
+    show(rows)
+    return rows
+
+
+def _bytes(strings) -> int:
+    return len(strings) if isinstance(strings, bytes) else sum(map(_bytes, strings))
+
+
+def show(rows: list[dict]) -> None:
+    """A table: stages down, modes across, with how many times as fast as stock."""
+    first = rows[0]
+    modes = [m for m in SETTINGS if any(r["mode"] == m for r in rows)]
+    print(f"\n{first['model']}, batch {first['batch']}, {first['threads']} threads, {first['runs']} runs, ms")
+    for stage in dict.fromkeys(r["stage"] for r in rows):
+        ms = {r["mode"]: r["ms"] for r in rows if r["stage"] == stage}
+        cells = (f"{m} {ms[m]:.2f}" + ("" if m == "stock" else f" ({ms['stock'] / ms[m]:.2f} x)") for m in modes)
+        print(f"  {stage:16}" + "  ".join(cells), flush=True)
+    print("  bytes           " + ", ".join(dict.fromkeys(f"{r['mode']} {r['bytes']}" for r in rows)), flush=True)
