@@ -6,8 +6,9 @@ import pickle
 
 import pytest
 import torch
-from compressai.latent_codecs import CheckerboardLatentCodec, GaussianConditionalLatentCodec
-from compressai.layers import CheckerboardMaskedConv2d
+from compressai.entropy_models import GaussianConditional
+from compressai.latent_codecs import CheckerboardLatentCodec, GaussianConditionalLatentCodec, RasterScanLatentCodec
+from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from compressai.models.base import get_scale_table
 from models import CHECKERBOARD, SERIAL, model_of, nbytes, outcome, picture, same
 from torch import nn
@@ -275,11 +276,12 @@ def test_serial_models_stay_the_same(name, installed):
 
 
 @pytest.mark.parametrize("name", SERIAL)
-def test_sparse_serial_models(name):
+@pytest.mark.parametrize("serial", ["sparse", "wavefront"])
+def test_serial_models_with_sums_in_another_order(name, serial):
     model, x = model_of(name), picture(2, 64, 128)
     stock = model.compress(x)
     before = model.decompress(stock["strings"], stock["shape"])["x_hat"]
-    cc.accelerate(model, serial="sparse")
+    cc.accelerate(model, serial=serial)
     out = model.compress(x)
     assert abs(nbytes(out["strings"]) - nbytes(stock["strings"])) <= 8
     x_hat = model.decompress(out["strings"], out["shape"])["x_hat"]
@@ -288,24 +290,24 @@ def test_sparse_serial_models(name):
     assert one["strings"][0][0] == out["strings"][0][1]
 
 
-@pytest.mark.parametrize("serial", ["stock", "sparse"])
-@pytest.mark.parametrize("kernel", [3, 5])
-def test_raster_scan_codecs(serial, kernel):
-    from compressai.entropy_models import GaussianConditional
-    from compressai.latent_codecs import RasterScanLatentCodec
-    from compressai.layers import MaskedConv2d
-
+def raster(kernel=5, M=12, psi=20):
+    """A raster-scan codec of one's own."""
     torch.manual_seed(0)
-    M, psi = 12, 20
     model = GaussianConditional(get_scale_table().tolist())
     model.update()
     last = nn.Conv2d(40, 2 * M, 1)
     last.bias.copy_(torch.cat((torch.exp(torch.linspace(-1, 3, M)), torch.zeros(M))))
-    own = RasterScanLatentCodec(
+    return RasterScanLatentCodec(
         gaussian_conditional=model,
         entropy_parameters=nn.Sequential(nn.Conv2d(2 * M + psi, 40, 1), nn.ReLU(), last),
         context_prediction=MaskedConv2d(M, 2 * M, kernel, padding=kernel // 2),
     )
+
+
+@pytest.mark.parametrize("serial", ["stock", "sparse", "wavefront"])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_raster_scan_codecs(serial, kernel):
+    own = raster(kernel)
     y, side = inputs(1, 5, 7)
     stock = there_and_back(own, y, side)
     cc.accelerate(own, serial=serial)
@@ -322,10 +324,32 @@ def test_raster_scan_codecs(serial, kernel):
     same(own.compress(*two), stock)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (4, 2), (6, 3), (3, 4), (2, 5), (7, 8), (8, 16)], ids=str)
+def test_wavefronts_of_any_size(size):
+    own = raster()
+    y, side = inputs(1, *size)
+    stock = own.compress(y, side)
+    cc.accelerate(own, serial="wavefront")
+    out, back = there_and_back(own, y, side)
+    same(out["y_hat"], back["y_hat"])
+    # Each position has the context that it has in raster order, or its mean would be another.
+    assert (out["y_hat"] - stock["y_hat"]).abs().max() < 1e-3
+    assert abs(nbytes(out["strings"]) - nbytes(stock["strings"])) <= 8
+
+
+def test_a_context_that_looks_ahead_has_no_wavefront():
+    own = raster()
+    own.context_prediction.mask[:, :, 3, 1] = 1
+    with pytest.raises(ValueError, match="not causal"):
+        cc.accelerate(own, serial="wavefront")
+
+
 # ---- models stay models
 
+SETTINGS = [{}, {"parameters": "fused", "serial": "sparse"}, {"serial": "wavefront"}]
 
-@pytest.mark.parametrize("settings", [{}, {"parameters": "fused", "serial": "sparse"}], ids=["stock", "other"])
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", ["cheng2020-anchor-checkerboard", "elic2022-official", "mbt2018"])
 def test_copies_pickles_and_state(name, settings):
     model, x = model_of(name), picture(1, 64, 128)

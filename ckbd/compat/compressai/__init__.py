@@ -50,8 +50,10 @@ def accelerate(model: nn.Module, parameters: str = "stock", serial: str = "stock
     and decode with the same setting on the same kind of device; latents of odd width work, too.
 
     Serial models (`JointAutoregressiveHierarchicalPriors` and what derives from it, `RasterScanLatentCodec`): with
-    serial="stock" the bytes stay CompressAI's own; with "sparse" each position takes its live taps alone, in a
-    fixed order, and streams decode with the same setting on the same kind of device.
+    serial="stock" the bytes stay CompressAI's own; with "sparse" each position takes its live taps alone, in another
+    order of summation; with "wavefront" all positions of an anti-diagonal are computed at once, and the stream has
+    them in that order. Streams of the latter two decode with the same setting on the same kind of device with as
+    many threads.
 
     state_dict() keeps its keys and values, and copies, pickles, `.to(device)` and changed weights do what one
     expects. Calling it again changes the setting. Raises TypeError for what is not an nn.Module, ValueError for an

@@ -11,11 +11,13 @@ from ckbd.compat.compressai import serial as serial_codecs
 from ckbd.compat.compressai.checkerboard import StockCheckerboard
 from ckbd.compat.compressai.fused import FusedCheckerboard
 from ckbd.compat.compressai.plain import Unsupported
+from ckbd.compat.compressai.wavefront import WavefrontJoint, WavefrontRaster
 
 PARAMETERS = {"stock": StockCheckerboard, "fused": FusedCheckerboard}
 SERIAL = {
     "stock": (serial_codecs.StockJoint, serial_codecs.StockRaster),
     "sparse": (serial_codecs.SparseJoint, serial_codecs.SparseRaster),
+    "wavefront": (WavefrontJoint, WavefrontRaster),
 }
 
 
