@@ -4,6 +4,7 @@ decode      milliseconds from bytes to RGB array, split by stage, for one pictur
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
+compat-coder  CompressAI's GaussianConditional on its own coder and on ckbd's (bench/compat_coder.py)
 kernels     one phase on a GPU in microseconds, beside PyTorch and public code's way (bench/kernels.py)
 compressai  CompressAI's models as they are and on ckbd's entropy path (bench/compat.py)
 """
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import coder, compat, kernels
+from bench import coder, compat, compat_coder, kernels
 from ckbd import _rans, container, data, entropy, image
 from ckbd.model import Checkerboard, Config
 
@@ -190,6 +191,7 @@ CASES = {
     "exact-cost": exact_cost,
     "overhead": overhead,
     "coder": coder.coder,
+    "compat-coder": compat_coder.compat_coder,
     "kernels": kernels.kernels_case,
     "compressai": compat.compat,
 }
@@ -208,6 +210,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json", metavar="FILE")
     coder.add_arguments(parser)
+    compat_coder.add_arguments(parser)
     kernels.add_arguments(parser)
     compat.add_arguments(parser)
     args = parser.parse_args()

@@ -49,6 +49,17 @@ struct Row {
   int32_t escape() const { return size - 2; }
 };
 
+// a < b ? below : otherwise, and no branch, which would be guessed wrong as often as the coder's symbols say something.
+// Compilers make branches of all that can be written in C++.
+inline uint64_t choose_below(uint64_t a, uint64_t b, uint64_t below, uint64_t otherwise) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  asm("cmpq %2, %1\n\tcmovaeq %3, %0" : "+r"(below) : "r"(a), "r"(b), "r"(otherwise) : "cc");
+  return below;
+#else
+  return a < b ? below : otherwise;
+#endif
+}
+
 // ---- fast tables
 
 // Encoding: dividing by freq is multiplying by reciprocal / 2^(64 + shift).
@@ -66,21 +77,15 @@ struct EncodeRow {
   uint32_t fast;
 };
 
-// Decoding: the slots from a multiple of 2^shift on belong to `value` or the one after it: `first` of them from
-// `start` on to the former, then `second` to the latter. Slots that are in neither take the slow way, which may search
-// from `value` on.
+// Decoding: of the slots from a multiple of 2^shift to the next, nearly all belong to `value` or the one after it:
+// `first` of them from `start` on to the former, then `second` to the latter. Slots of neither take the slow way.
 struct Bucket {
   uint16_t start, first, second, value;
 };
 
-// The most frequent value of a row has slots of its own, which are tried first if `likely`. The processor guesses that
-// they will do, and then the state need not wait for a table.
 struct DecodeRow {
   const Bucket* buckets;
-  uint32_t start, freq;
-  int32_t symbol, offset;
-  int32_t shift;
-  bool likely;
+  int32_t offset, shift;
 };
 
 // All rows, copied as far as they are used. Does not change once it is made.

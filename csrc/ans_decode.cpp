@@ -48,6 +48,12 @@ int32_t escaped(Reader& reader, int32_t escape, size_t at) {
   return static_cast<int32_t>(raw & 1 ? ~half : half + static_cast<uint32_t>(escape));
 }
 
+// The last slot from `value` down that begins at or before `slot`, or 0.
+size_t before(const Row& row, size_t value, uint32_t slot) {
+  while (value > 0 && row.cdf[value] > static_cast<int32_t>(slot)) --value;
+  return value;
+}
+
 }  // namespace
 
 Reader::Reader(const uint8_t* data, size_t size) : begin(data), end(data + size) {
@@ -94,26 +100,22 @@ void decode(const Tables& tables, Reader& reader, const int32_t* indexes, size_t
     const DecodeRow& row = rows[indexes[i]];
     const uint32_t slot = static_cast<uint32_t>(x) & (kTotal - 1);
     const uint64_t high = x >> kBits;
-    if (row.likely && slot - row.start < row.freq) {
-      out[i] = row.symbol;
-      x = row.freq * high + (slot - row.start);
-    } else {
-      const Bucket& bucket = row.buckets[slot >> row.shift];
-      uint32_t within = slot - bucket.start, freq = bucket.first;
-      const bool second = within >= freq;
-      out[i] = static_cast<int32_t>(static_cast<uint32_t>(row.offset) + bucket.value + second);
-      within -= second ? bucket.first : 0;
-      freq = second ? bucket.second : freq;
-      if (within >= freq) {
-        now.state = x;
-        now.at = at;
-        out[i] = get(now, tables.rows()[indexes[i]], i, bucket.value);
-        x = now.state;
-        at = now.at;
-        continue;
-      }
-      x = freq * high + within;
+    const Bucket& bucket = row.buckets[slot >> row.shift];
+    // The state after either of the two, so that nothing waits for the choice between them.
+    const uint32_t within = slot - bucket.start;
+    if (within >= uint32_t{bucket.first} + bucket.second) {
+      now.state = x;
+      now.at = at;
+      const Row& slow = tables.rows()[indexes[i]];
+      out[i] = get(now, slow, i, before(slow, bucket.value, slot));
+      x = now.state;
+      at = now.at;
+      continue;
     }
+    const uint64_t after_first = bucket.first * high + within;
+    const uint64_t after_second = bucket.second * high + (within - bucket.first);
+    x = choose_below(within, bucket.first, after_first, after_second);
+    out[i] = static_cast<int32_t>(static_cast<uint32_t>(row.offset) + bucket.value + (within >= bucket.first));
     if (x < kLow) {
       if (end - at < 4) {
         now.at = at;

@@ -7,7 +7,8 @@
 namespace ckbd::ans {
 namespace {
 
-constexpr uint32_t kLikely = 48000;  // measured: from about 0.73 on guessing pays
+constexpr int kMostShift = 12, kLeastShift = 4;  // of a bucket's slots
+constexpr int32_t kMostMissed = 4;  // of a row's slots, for each bucket. Measured: more buckets cost more than misses.
 constexpr Bucket kNone = {0, 0, 0, 0};
 
 size_t used_of(int32_t size, size_t held) { return std::min(static_cast<size_t>(std::max(size, 0)), held); }
@@ -40,11 +41,42 @@ Symbol symbol_of(uint32_t start, uint32_t freq) {
   return {(upper / freq << 32) + lower / freq, start, static_cast<uint16_t>(freq), static_cast<uint16_t>(s - 1)};
 }
 
-// So that the most frequent slot fills some buckets by itself, and no more buckets than a few for each slot: memory is
-// in proportion to what came.
-int shift_of(uint32_t most, int32_t slots) {
-  const int fine = log2_floor(most) - 2, few = kBits - (log2_floor(static_cast<uint32_t>(slots)) + 4);
-  return std::clamp(std::max(fine, few), 0, 12);
+// The first of the two neighbours among a row's values that have most of the slots from `from` to below `to`. All
+// before s end at or before `from`.
+int32_t best_pair(const Row& row, int32_t s, int32_t from, int32_t to, int32_t& covered) {
+  const auto within = [&](int32_t v) {
+    return v < row.escape() ? std::max(0, std::min(row.cdf[v + 1], to) - std::max(row.cdf[v], from)) : 0;
+  };
+  int32_t best = s;
+  covered = within(s) + within(s + 1);
+  for (++s; s < row.escape() && row.cdf[s] < to; ++s) {
+    const int32_t slots = within(s) + within(s + 1);
+    if (slots > covered) {
+      covered = slots;
+      best = s;
+    }
+  }
+  return best;
+}
+
+// Appends a row's buckets of 2^shift slots each; returns how many slots of values are in none.
+int32_t add_buckets(const Row& row, int shift, std::vector<Bucket>& buckets) {
+  int32_t s = 0, missed = 0;
+  for (int32_t from = 0; from < static_cast<int32_t>(kTotal); from += 1 << shift) {
+    const int32_t to = from + (1 << shift);
+    while (s < row.escape() && row.cdf[s + 1] <= from) ++s;
+    int32_t covered = 0;
+    const int32_t v = best_pair(row, s, from, to, covered);
+    missed += std::max(0, std::min(row.cdf[row.escape()], to) - std::max(row.cdf[0], from)) - covered;
+    if (covered == 0) {
+      buckets.push_back({0, 0, 0, static_cast<uint16_t>(v)});
+      continue;
+    }
+    const int32_t start = row.cdf[v], border = row.cdf[v + 1], end = row.cdf[std::min(v + 2, row.escape())];
+    buckets.push_back({static_cast<uint16_t>(start), static_cast<uint16_t>(border - start),
+                       static_cast<uint16_t>(end - border), static_cast<uint16_t>(v)});
+  }
+  return missed;
 }
 
 }  // namespace
@@ -90,35 +122,25 @@ void Tables::make() {
     if (!clean(row)) {
       at.push_back({0, 0});
       encode_.push_back({nullptr, row.offset, 0});
-      decode_.push_back({nullptr, 0, 0, 0, row.offset, kBits, false});
+      decode_.push_back({nullptr, row.offset, kBits});
       continue;
     }
     at.push_back({symbols_.size(), buckets_.size()});
     const int32_t escape = row.escape();
     const auto start = [&](int32_t s) { return static_cast<uint32_t>(row.cdf[s]); };
     const auto freq = [&](int32_t s) { return start(s + 1) - start(s); };
-    int32_t mode = 0;
-    for (int32_t s = 0; s <= escape; ++s) {
-      symbols_.push_back(symbol_of(start(s), freq(s)));
-      if (freq(s) > freq(mode)) mode = s;
-    }
+    for (int32_t s = 0; s <= escape; ++s) symbols_.push_back(symbol_of(start(s), freq(s)));
     encode_.push_back({nullptr, row.offset, static_cast<uint32_t>(escape)});
-    const int shift = shift_of(freq(mode), escape + 1);
-    const int32_t symbol = static_cast<int32_t>(static_cast<uint32_t>(mode) + static_cast<uint32_t>(row.offset));
-    decode_.push_back({nullptr, start(mode), freq(mode), symbol, row.offset, shift,
-                       mode != escape && freq(mode) >= kLikely});
-    int32_t s = 0;
-    for (uint32_t slot = 0; slot < kTotal; slot += 1u << shift) {
-      while (s <= escape && start(s + 1) <= slot) ++s;
-      // Slots below the row, beyond it and of the escape are in none.
-      Bucket bucket{0, 0, 0, static_cast<uint16_t>(std::min(s, escape))};
-      if (s < escape && slot >= start(s)) {
-        bucket.start = static_cast<uint16_t>(start(s));
-        bucket.first = static_cast<uint16_t>(freq(s));
-        bucket.second = static_cast<uint16_t>(s + 1 < escape ? freq(s + 1) : 0);
-      }
-      buckets_.push_back(bucket);
+    // The largest buckets that miss little. There are at most 16 for each slot of the row, or 16: memory is in proportion
+    // to what came.
+    const size_t before = buckets_.size();
+    const int least = std::max(kLeastShift, kBits - 4 - log2_floor(static_cast<uint32_t>(escape) + 1));
+    int shift = std::max(kMostShift, least);
+    while (add_buckets(row, shift, buckets_) > kMostMissed << (kBits - shift) && shift > least) {
+      buckets_.resize(before);
+      --shift;
     }
+    decode_.push_back({nullptr, row.offset, shift});
   }
   for (size_t i = 0; i < rows_.size(); ++i) {
     encode_[i].symbols = symbols_.data() + at[i].symbols;
