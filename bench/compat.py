@@ -18,7 +18,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from bench import kernels
+from bench import compat_coder, kernels
 from bench.compressai_models import build, calibrated, import_compressai
 
 # Registered name -> widths: those of the papers' lower rates, or the only ones there are.
@@ -38,7 +38,6 @@ SETTINGS = {
     "sparse": {"serial": "sparse"},
     "fused": {"parameters": "fused", "serial": "wavefront"},
 }
-SYMBOLS = 300_000
 TRANSFORMS = ("g_a", "h_a", "h_s", "g_s")
 
 
@@ -59,7 +58,7 @@ def compat(args: argparse.Namespace) -> list[dict]:
     x = x[..., : x.shape[2] // 64 * 64, : x.shape[3] // 64 * 64]
     rows = []
     with torch.no_grad():
-        rows += gaussian_rows(args.runs)
+        rows += compat_coder.compat_coder(args)
         for name in args.compressai_models:
             torch.manual_seed(0)
             model = calibrated(build(name, **MODELS[name]), x).to(device)
@@ -171,57 +170,6 @@ def _check(model: nn.Module, modes: list[str], written: dict, read: dict) -> Non
         else:
             size, stock = _bytes(written[mode]), _bytes(written["stock"])
             assert abs(size / stock - 1) <= 1e-3, f"{mode}: {size} B, stock {stock} B"
-
-
-def gaussian_rows(runs: int) -> list[dict]:
-    """GaussianConditional on 300,000 symbols of scales as trained models have them, on one thread."""
-    from compressai.entropy_models import GaussianConditional
-    from compressai.models.base import get_scale_table
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    model = GaussianConditional(get_scale_table().tolist())
-    model.update()
-    channels = 192
-    shape = (1, channels, 25, SYMBOLS // channels // 25 + 1)
-    spread = 0.15 * 80 ** torch.rand((channels, 1, 1), generator=generator)
-    scales = spread * torch.exp(0.5 * torch.randn(shape, generator=generator))
-    means = spread * torch.randn(shape, generator=generator)
-    y = means + scales * torch.randn(shape, generator=generator)
-    samples, first = {}, {}
-    for run in range(runs + 1):
-        for mode in ("stock", "install"):
-            with mode_of(mode):
-                took = [time.perf_counter()]
-                indexes = model.build_indexes(scales)
-                took.append(time.perf_counter())
-                strings = model.compress(y, indexes, means)
-                took.append(time.perf_counter())
-                y_hat = model.decompress(strings, indexes, means=means)
-                took.append(time.perf_counter())
-            if run == 0:
-                first[mode] = strings, y_hat
-            else:
-                for stage, a, b in zip(("build_indexes", "compress", "decompress"), took, took[1:], strict=False):
-                    samples.setdefault((stage, mode), []).append(b - a)
-    assert first["stock"][0] == first["install"][0] and torch.equal(first["stock"][1], first["install"][1])
-    torch.set_num_threads(threads)
-    rows = [
-        {
-            "model": f"GaussianConditional, {y.numel()} symbols",
-            "batch": 1,
-            "stage": stage,
-            "mode": mode,
-            "ms": 1e3 * statistics.median(taken),
-            "threads": 1,
-            "bytes": _bytes(first[mode][0]),
-            "runs": len(taken),
-        }
-        for (stage, mode), taken in samples.items()
-    ]
-    show(rows)
-    return rows
 
 
 def _bytes(strings) -> int:

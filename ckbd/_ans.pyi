@@ -48,6 +48,22 @@ def decode_batch(
 ) -> None:
     """decode() of B streams into the rows of out by those of indexes, int32 (B, n)."""
 
+def encode_latents(
+    tables: Tables, x: Array, means: Array | None, indexes: Array, *, threads: int | None = None
+) -> list[bytes]:
+    """encode_batch() of symbols_of(x, means), float32 (B, n) both."""
+
+def decode_latents(
+    tables: Tables,
+    streams: Sequence[Array],
+    indexes: Array,
+    means: Array | None,
+    out: Array,
+    *,
+    threads: int | None = None,
+) -> None:
+    """decode_batch() as float32, with means added: out and means float32 (B, n), indexes int32 (B, n)."""
+
 def encode_rows(cdfs: Array, symbols: Array) -> bytes:
     """The stream of symbols int32 (n,), symbol i by row i of cdfs int32 (n, m): size m, offset 0."""
 

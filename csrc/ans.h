@@ -83,9 +83,14 @@ struct Bucket {
   uint16_t start, first, second, value;
 };
 
+// A row is `likely` if its most frequent value has nearly all slots, `freq` of them from `start` on. Then a processor
+// may guess right that it is this one, and the state need not wait for a table.
 struct DecodeRow {
   const Bucket* buckets;
   int32_t offset, shift;
+  uint32_t start, freq;
+  int32_t symbol;
+  bool likely;
 };
 
 // All rows, copied as far as they are used. Does not change once it is made.
@@ -145,6 +150,9 @@ Parts parts_of(const Row& row, int32_t symbol, size_t at);
 void put(Writer& writer, const Parts& parts);
 
 void encode(const Tables& tables, const int32_t* symbols, const int32_t* indexes, size_t n, Writer& writer);
+// Of latents: symbols are x - means (means may be null), rounded half to even, as Quantizer has them.
+void encode(const Tables& tables, const float* x, const float* means, const int32_t* indexes, size_t n,
+            Writer& writer);
 // Raises what encode() would, for the first symbol that it would.
 void check(const Tables& tables, const int32_t* symbols, const int32_t* indexes, size_t n);
 
@@ -167,6 +175,8 @@ struct Reader {
 int32_t get(Reader& reader, const Row& row, size_t at, size_t from = 0);
 // After Refused the reader is where it was, and out has been written to.
 void decode(const Tables& tables, Reader& reader, const int32_t* indexes, size_t n, int32_t* out);
+// As floats, with means (may be null) added.
+void decode(const Tables& tables, Reader& reader, const int32_t* indexes, size_t n, const float* means, float* out);
 
 // ---- tables' making
 

@@ -88,45 +88,108 @@ int32_t get(Reader& reader, const Row& row, size_t at, size_t from) {
   return static_cast<int32_t>(static_cast<uint32_t>(value) + static_cast<uint32_t>(row.offset));
 }
 
-void decode(const Tables& tables, Reader& reader, const int32_t* indexes, size_t n, int32_t* out) {
+namespace {
+
+constexpr size_t kBlock = 512, kStep = 16;
+
+// Whether likely rows are guessed: not where they and others come in no order, for that is guessed wrong.
+bool in_runs(const DecodeRow* rows, size_t count, const int32_t* indexes, size_t n) {
+  size_t likely = 0, changes = 0;
+  for (size_t i = 1; i < n; i += kStep) {
+    const uint32_t a = static_cast<uint32_t>(indexes[i - 1]), b = static_cast<uint32_t>(indexes[i]);
+    if (a >= count || b >= count) return false;
+    likely += rows[a].likely;
+    changes += rows[a].likely != rows[b].likely;
+  }
+  return likely > 4 * changes;
+}
+
+struct Integers {
+  int32_t* out;
+  void put(size_t i, int32_t symbol) const { out[i] = symbol; }
+};
+
+// Waiting for the state leaves time to convert.
+struct Latents {
+  const float* means;
+  float* out;
+  void put(size_t i, int32_t symbol) const {
+    out[i] = means == nullptr ? static_cast<float>(symbol) : static_cast<float>(symbol) + means[i];
+  }
+};
+
+// A reader in registers.
+struct Cursor {
+  uint64_t x;
+  const uint8_t* at;
+};
+
+template <bool guess, class Out>
+Cursor decode_block(const Tables& tables, const Reader& reader, Cursor c, const int32_t* indexes, size_t begin,
+                    size_t end, Out out) {
   const DecodeRow* const rows = tables.decode_rows();
   const size_t count = tables.count();
-  Reader now = reader;
-  uint64_t x = now.state;
-  const uint8_t* at = now.at;
-  const uint8_t* const end = now.end;
-  for (size_t i = 0; i < n; ++i) {
+  const auto here = [&] {
+    Reader now = reader;
+    now.state = c.x;
+    now.at = c.at;
+    return now;
+  };
+  for (size_t i = begin; i < end; ++i) {
     check_index(count, indexes[i], i);
     const DecodeRow& row = rows[indexes[i]];
-    const uint32_t slot = static_cast<uint32_t>(x) & (kTotal - 1);
-    const uint64_t high = x >> kBits;
-    const Bucket& bucket = row.buckets[slot >> row.shift];
-    // The state after either of the two, so that nothing waits for the choice between them.
-    const uint32_t within = slot - bucket.start;
-    if (within >= uint32_t{bucket.first} + bucket.second) {
-      now.state = x;
-      now.at = at;
-      const Row& slow = tables.rows()[indexes[i]];
-      out[i] = get(now, slow, i, before(slow, bucket.value, slot));
-      x = now.state;
-      at = now.at;
-      continue;
-    }
-    const uint64_t after_first = bucket.first * high + within;
-    const uint64_t after_second = bucket.second * high + (within - bucket.first);
-    x = choose_below(within, bucket.first, after_first, after_second);
-    out[i] = static_cast<int32_t>(static_cast<uint32_t>(row.offset) + bucket.value + (within >= bucket.first));
-    if (x < kLow) {
-      if (end - at < 4) {
-        now.at = at;
-        refuse_end(now, i);
+    const uint32_t slot = static_cast<uint32_t>(c.x) & (kTotal - 1);
+    const uint64_t high = c.x >> kBits;
+    if (guess && row.likely && slot - row.start < row.freq) {
+      c.x = row.freq * high + (slot - row.start);
+      out.put(i, row.symbol);
+    } else {
+      const Bucket& bucket = row.buckets[slot >> row.shift];
+      // The state after either of the two, so that nothing waits for the choice between them.
+      const uint32_t within = slot - bucket.start;
+      if (within >= uint32_t{bucket.first} + bucket.second) {
+        Reader now = here();
+        const Row& slow = tables.rows()[indexes[i]];
+        out.put(i, get(now, slow, i, before(slow, bucket.value, slot)));
+        c = {now.state, now.at};
+        continue;
       }
-      x = x << 32 | word_at(at);
-      at += 4;
+      const uint64_t after_first = bucket.first * high + within;
+      const uint64_t after_second = bucket.second * high + (within - bucket.first);
+      c.x = choose_below(within, bucket.first, after_first, after_second);
+      const uint32_t value = bucket.value + uint32_t{within >= bucket.first};
+      out.put(i, static_cast<int32_t>(static_cast<uint32_t>(row.offset) + value));
+    }
+    if (c.x < kLow) {
+      if (reader.end - c.at < 4) refuse_end(here(), i);
+      c.x = c.x << 32 | word_at(c.at);
+      c.at += 4;
     }
   }
-  reader.state = x;
-  reader.at = at;
+  return c;
+}
+
+template <class Out>
+void decode_all(const Tables& tables, Reader& reader, const int32_t* indexes, size_t n, Out out) {
+  Cursor c{reader.state, reader.at};
+  for (size_t begin = 0; begin < n; begin += kBlock) {
+    const size_t end = std::min(n, begin + kBlock);
+    const bool guess = in_runs(tables.decode_rows(), tables.count(), indexes + begin, end - begin);
+    const auto block = guess ? decode_block<true, Out> : decode_block<false, Out>;
+    c = block(tables, reader, c, indexes, begin, end, out);
+  }
+  reader.state = c.x;
+  reader.at = c.at;
+}
+
+}  // namespace
+
+void decode(const Tables& tables, Reader& reader, const int32_t* indexes, size_t n, int32_t* out) {
+  decode_all(tables, reader, indexes, n, Integers{out});
+}
+
+void decode(const Tables& tables, Reader& reader, const int32_t* indexes, size_t n, const float* means, float* out) {
+  decode_all(tables, reader, indexes, n, Latents{means, out});
 }
 
 }  // namespace ckbd::ans

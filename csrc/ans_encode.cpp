@@ -1,5 +1,9 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "ans.h"
 
@@ -122,7 +126,29 @@ void put(Writer& writer, const Parts& parts) {
 
 // ---- tables
 
-void check(const Tables& tables, const int32_t* symbols, const int32_t* indexes, size_t n) {
+namespace {
+
+struct Integers {
+  const int32_t* symbols;
+  int32_t operator[](size_t i) const { return symbols[i]; }
+};
+
+// Waiting for the state leaves time to round.
+struct Latents {
+  const float *x, *means;
+  int32_t operator[](size_t i) const {
+    const float value = means == nullptr ? x[i] : x[i] - means[i];
+#ifdef __SSE2__
+    return _mm_cvtss_si32(_mm_set_ss(value));
+#else
+    const float rounded = std::nearbyint(value);
+    return rounded >= -2147483648.0f && rounded < 2147483648.0f ? static_cast<int32_t>(rounded) : INT32_MIN;
+#endif
+  }
+};
+
+template <class Symbols>
+void check_all(const Tables& tables, Symbols symbols, const int32_t* indexes, size_t n) {
   for (size_t i = 0; i < n; ++i) {
     check_index(tables.count(), indexes[i], i);
     const EncodeRow& row = tables.encode_rows()[indexes[i]];
@@ -132,7 +158,8 @@ void check(const Tables& tables, const int32_t* symbols, const int32_t* indexes,
   }
 }
 
-void encode(const Tables& tables, const int32_t* symbols, const int32_t* indexes, size_t n, Writer& writer) try {
+template <class Symbols>
+void encode_all(const Tables& tables, Symbols symbols, const int32_t* indexes, size_t n, Writer& writer) try {
   const EncodeRow* const rows = tables.encode_rows();
   const size_t count = tables.count();
   for (size_t end = n; end > 0;) {
@@ -143,11 +170,12 @@ void encode(const Tables& tables, const int32_t* symbols, const int32_t* indexes
     for (size_t i = end; i-- > begin;) {
       check_index(count, indexes[i], i);
       const EncodeRow& row = rows[indexes[i]];
-      const uint32_t value = static_cast<uint32_t>(minus(symbols[i], row.offset));
+      const int32_t number = symbols[i];
+      const uint32_t value = static_cast<uint32_t>(minus(number, row.offset));
       if (value >= row.fast) {
         writer.state = x;
         writer.at = at;
-        put(writer, parts_of(tables.rows()[indexes[i]], symbols[i], i));
+        put(writer, parts_of(tables.rows()[indexes[i]], number, i));
         x = writer.state;
         at = writer.at;
         continue;
@@ -166,8 +194,23 @@ void encode(const Tables& tables, const int32_t* symbols, const int32_t* indexes
   }
 } catch (const Refused&) {
   // It came from the end. The first one is what to tell.
-  check(tables, symbols, indexes, n);
+  check_all(tables, symbols, indexes, n);
   throw;
+}
+
+}  // namespace
+
+void check(const Tables& tables, const int32_t* symbols, const int32_t* indexes, size_t n) {
+  check_all(tables, Integers{symbols}, indexes, n);
+}
+
+void encode(const Tables& tables, const int32_t* symbols, const int32_t* indexes, size_t n, Writer& writer) {
+  encode_all(tables, Integers{symbols}, indexes, n, writer);
+}
+
+void encode(const Tables& tables, const float* x, const float* means, const int32_t* indexes, size_t n,
+            Writer& writer) {
+  encode_all(tables, Latents{x, means}, indexes, n, writer);
 }
 
 }  // namespace ckbd::ans

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kMostShift = 12, kLeastShift = 4;  // of a bucket's slots
 constexpr int32_t kMostMissed = 4;  // of a row's slots, for each bucket. Measured: more buckets cost more than misses.
+constexpr uint32_t kLikely = kTotal / 8 * 7;  // slots of a value that is guessed
 constexpr Bucket kNone = {0, 0, 0, 0};
 
 size_t used_of(int32_t size, size_t held) { return std::min(static_cast<size_t>(std::max(size, 0)), held); }
@@ -122,7 +123,7 @@ void Tables::make() {
     if (!clean(row)) {
       at.push_back({0, 0});
       encode_.push_back({nullptr, row.offset, 0});
-      decode_.push_back({nullptr, row.offset, kBits});
+      decode_.push_back({nullptr, row.offset, kBits, 0, 0, 0, false});
       continue;
     }
     at.push_back({symbols_.size(), buckets_.size()});
@@ -140,7 +141,11 @@ void Tables::make() {
       buckets_.resize(before);
       --shift;
     }
-    decode_.push_back({nullptr, row.offset, shift});
+    int32_t mode = 0;
+    for (int32_t v = 1; v < escape; ++v) mode = freq(v) > freq(mode) ? v : mode;
+    const bool likely = escape > 0 && freq(mode) >= kLikely;
+    const auto symbol = static_cast<int32_t>(static_cast<uint32_t>(row.offset) + static_cast<uint32_t>(mode));
+    decode_.push_back({nullptr, row.offset, shift, start(mode), freq(mode), symbol, likely});
   }
   for (size_t i = 0; i < rows_.size(); ++i) {
     encode_[i].symbols = symbols_.data() + at[i].symbols;

@@ -91,15 +91,13 @@ void run_batch(size_t count, size_t threads, Task task) {
   }
 }
 
-py::list encode_batch(const Tables& tables, const py::object& symbols, const py::object& indexes,
-                      const py::object& threads) {
-  const auto s = array<const int32_t>("symbols", symbols, {-1, -1});
-  const size_t count = static_cast<size_t>(s.view->shape[0]), n = static_cast<size_t>(s.view->shape[1]);
-  const auto i = array<const int32_t>("indexes", indexes, shape_of(*s.view));
+// B streams, each of n symbols: encode(b, writer).
+template <class Encode>
+py::list written(size_t count, size_t n, const py::object& threads, Encode encode) {
   std::vector<std::string> made(count);
-  run_batch(count, threads_for(threads, s.size), [&](size_t b) {
+  run_batch(count, threads_for(threads, count * n), [&](size_t b) {
     Writer writer(n);
-    ckbd::ans::encode(tables, s.data + b * n, i.data + b * n, n, writer);
+    encode(b, writer);
     made[b] = writer.finish();
   });
   py::list out;
@@ -107,14 +105,10 @@ py::list encode_batch(const Tables& tables, const py::object& symbols, const py:
   return out;
 }
 
-void decode_batch(const Tables& tables, const py::object& streams, const py::object& indexes, const py::object& out,
-                  const py::object& threads) {
-  const auto i = array<const int32_t>("indexes", indexes, {-1, -1});
-  const auto o = array<int32_t>("out", out, shape_of(*i.view), true);
-  const size_t count = static_cast<size_t>(i.view->shape[0]), n = static_cast<size_t>(i.view->shape[1]);
-  Memory memory;
-  memory.add(o);
-  memory.add(i);
+// The reverse: decode(b, reader). memory: the arguments, the first of which is written to, without the streams.
+template <class Decode>
+void read(size_t count, size_t n, const py::object& streams, Memory memory, const py::object& threads,
+          Decode decode) {
   std::vector<Array<const uint8_t>> held;
   for (const py::handle& one : sequence_of("streams", streams)) {
     held.push_back(bytes("streams[" + std::to_string(held.size()) + "]", one));
@@ -124,9 +118,77 @@ void decode_batch(const Tables& tables, const py::object& streams, const py::obj
     refuse("streams", std::to_string(count) + ", one for each row of indexes", std::to_string(held.size()));
   }
   memory.check("out");
-  run_batch(count, threads_for(threads, i.size), [&](size_t b) {
+  run_batch(count, threads_for(threads, count * n), [&](size_t b) {
     Reader reader(held[b].data, held[b].size);
-    ckbd::ans::decode(tables, reader, i.data + b * n, n, o.data + b * n);
+    decode(b, reader);
+  });
+}
+
+struct Rows {
+  size_t count, n;
+  explicit Rows(const Py_buffer& view)
+      : count(static_cast<size_t>(view.shape[0])), n(static_cast<size_t>(view.shape[1])) {}
+};
+
+// Or null, for None.
+Array<const float> means_of(const py::object& means, const std::vector<py::ssize_t>& shape) {
+  return means.is_none() ? Array<const float>{} : array<const float>("means", means, shape);
+}
+
+const float* row_of(const Array<const float>& means, size_t at) {
+  return means.data == nullptr ? nullptr : means.data + at;
+}
+
+py::list encode_batch(const Tables& tables, const py::object& symbols, const py::object& indexes,
+                      const py::object& threads) {
+  const auto s = array<const int32_t>("symbols", symbols, {-1, -1});
+  const auto i = array<const int32_t>("indexes", indexes, shape_of(*s.view));
+  const Rows rows(*s.view);
+  return written(rows.count, rows.n, threads, [&](size_t b, Writer& writer) {
+    const size_t at = b * rows.n;
+    ckbd::ans::encode(tables, s.data + at, i.data + at, rows.n, writer);
+  });
+}
+
+void decode_batch(const Tables& tables, const py::object& streams, const py::object& indexes, const py::object& out,
+                  const py::object& threads) {
+  const auto i = array<const int32_t>("indexes", indexes, {-1, -1});
+  const auto o = array<int32_t>("out", out, shape_of(*i.view), true);
+  const Rows rows(*i.view);
+  Memory memory;
+  memory.add(o);
+  memory.add(i);
+  read(rows.count, rows.n, streams, std::move(memory), threads, [&](size_t b, Reader& reader) {
+    const size_t at = b * rows.n;
+    ckbd::ans::decode(tables, reader, i.data + at, rows.n, o.data + at);
+  });
+}
+
+py::list encode_latents(const Tables& tables, const py::object& x, const py::object& means,
+                        const py::object& indexes, const py::object& threads) {
+  const auto from = array<const float>("x", x, {-1, -1});
+  const auto m = means_of(means, shape_of(*from.view));
+  const auto i = array<const int32_t>("indexes", indexes, shape_of(*from.view));
+  const Rows rows(*from.view);
+  return written(rows.count, rows.n, threads, [&](size_t b, Writer& writer) {
+    const size_t at = b * rows.n;
+    ckbd::ans::encode(tables, from.data + at, row_of(m, at), i.data + at, rows.n, writer);
+  });
+}
+
+void decode_latents(const Tables& tables, const py::object& streams, const py::object& indexes,
+                    const py::object& means, const py::object& out, const py::object& threads) {
+  const auto i = array<const int32_t>("indexes", indexes, {-1, -1});
+  const auto m = means_of(means, shape_of(*i.view));
+  const auto o = array<float>("out", out, shape_of(*i.view), true);
+  const Rows rows(*i.view);
+  Memory memory;
+  memory.add(o);
+  memory.add(i);
+  if (m.data != nullptr) memory.add(m);
+  read(rows.count, rows.n, streams, std::move(memory), threads, [&](size_t b, Reader& reader) {
+    const size_t at = b * rows.n;
+    ckbd::ans::decode(tables, reader, i.data + at, rows.n, row_of(m, at), o.data + at);
   });
 }
 
@@ -174,6 +236,10 @@ PYBIND11_MODULE(_ans, m) {
         py::arg("threads") = py::none());
   m.def("decode_batch", &decode_batch, py::arg("tables"), py::arg("streams"), py::arg("indexes"), py::arg("out"),
         py::kw_only(), py::arg("threads") = py::none());
+  m.def("encode_latents", &encode_latents, py::arg("tables"), py::arg("x"), py::arg("means"), py::arg("indexes"),
+        py::kw_only(), py::arg("threads") = py::none());
+  m.def("decode_latents", &decode_latents, py::arg("tables"), py::arg("streams"), py::arg("indexes"),
+        py::arg("means"), py::arg("out"), py::kw_only(), py::arg("threads") = py::none());
   m.def("encode_rows", &encode_rows, py::arg("cdfs"), py::arg("symbols"));
   m.def("decode_rows", &decode_rows, py::arg("cdfs"), py::arg("stream"), py::arg("out"));
   bind_ans_stateful(m);

@@ -62,8 +62,9 @@ def takes(model: torch.nn.Module) -> bool:
 
 
 def rows(t: Tensor) -> Tensor:
-    """(B, ...) of integers as contiguous int32 (B, n) on the CPU, in the order of the logical shape."""
-    return t.detach().to("cpu", torch.int32).reshape(t.shape[0], -1).contiguous()
+    """(B, ...) of floats or integers as contiguous float32 or int32 (B, n) on the CPU, in the logical order."""
+    dtype = torch.float32 if t.is_floating_point() else torch.int32
+    return t.detach().to("cpu", dtype).reshape(t.shape[0], -1).contiguous()
 
 
 def encode(tables: _ans.Tables, symbols: Tensor, indexes: Tensor) -> list[bytes]:
@@ -77,10 +78,13 @@ def decode(tables: _ans.Tables, strings: list[bytes], indexes: Tensor, device: t
     """int32 symbols of the shape of indexes (B, ...), contiguous, on device."""
     out = torch.empty(indexes.shape, dtype=torch.int32)
     if len(strings):
-        streams = [stream_of(f"strings[{i}]", string) for i, string in enumerate(strings)]
         flat = out.view(len(strings), -1)
-        _ans.decode_batch(tables, streams, rows(indexes), flat, threads=torch.get_num_threads())
+        _ans.decode_batch(tables, streams_of(strings), rows(indexes), flat, threads=torch.get_num_threads())
     return out.to(device)
+
+
+def streams_of(strings: list[Any]) -> list[bytes | bytearray]:
+    return [stream_of(f"strings[{i}]", string) for i, string in enumerate(strings)]
 
 
 def stream_of(name: str, string: Any) -> bytes | bytearray:
@@ -94,17 +98,62 @@ def stream_of(name: str, string: Any) -> bytes | bytearray:
 
 def symbols_of(model: torch.nn.Module, inputs: Tensor, means: Tensor | None) -> Tensor:
     """model.quantize(inputs, "symbols", means), in one pass where that is a subtraction and a rounding of floats."""
-    plain = (
-        type(model).quantize in (EntropyModel.quantize, EntropyModelVbr.quantize)
-        and inputs.device.type == "cpu"
-        and inputs.dtype == torch.float32
-        and (means is None or (means.shape == inputs.shape and means.dtype == inputs.dtype and not means.is_cuda))
-    )
-    if not plain:
+    if not rounds(model, inputs, means):
         return model.quantize(inputs, "symbols", means)
     out = torch.empty(inputs.shape, dtype=torch.int32)
     flat = (None if t is None else t.detach().reshape(-1).contiguous() for t in (inputs, means))
     _ans.symbols_of(*flat, out.view(-1))
+    return out
+
+
+def rounds(model: torch.nn.Module, inputs: Tensor, means: Tensor | None) -> bool:
+    """Whether model.quantize(inputs, "symbols", means) rounds the difference of floats of one shape on the CPU."""
+    return (
+        type(model).quantize in (EntropyModel.quantize, EntropyModelVbr.quantize)
+        and _plain(inputs)
+        and (means is None or (_plain(means) and means.shape == inputs.shape))
+    )
+
+
+def _plain(t: Tensor) -> bool:
+    return t.dtype == torch.float32 and t.device.type == "cpu"
+
+
+def encode_latents(model: torch.nn.Module, inputs: Tensor, indexes: Tensor, means: Tensor | None) -> list[bytes]:
+    """encode() of symbols_of(model, inputs, means)."""
+    if not rounds(model, inputs, means):
+        symbols = model.quantize(inputs, "symbols", means)
+        check_inputs(model, inputs, indexes)
+        return encode(tables_of(model), symbols, indexes)
+    check_inputs(model, inputs, indexes)
+    tables = tables_of(model)
+    if not inputs.shape[0]:
+        return []
+    threads = torch.get_num_threads()
+    return _ans.encode_latents(
+        tables, rows(inputs), None if means is None else rows(means), rows(indexes), threads=threads
+    )
+
+
+def decode_latents(
+    model: torch.nn.Module, strings: list[bytes], indexes: Tensor, means: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """model.dequantize(decode(...), means, dtype), in one pass where that is a conversion and a sum of floats."""
+    tables, device = tables_of(model), model._quantized_cdf.device
+    plain = (
+        model.dequantize in (EntropyModel.dequantize, EntropyModelVbr.dequantize)
+        and device.type == "cpu"
+        and (dtype == torch.float32 if means is None else _plain(means) and means.shape == indexes.shape)
+        and not (torch.is_grad_enabled() and means is not None and means.requires_grad)
+    )
+    if not plain or not len(strings):
+        return model.dequantize(decode(tables, strings, indexes, device), means, dtype)
+    out = torch.empty(indexes.shape)
+    means = None if means is None else rows(means)
+    threads = torch.get_num_threads()
+    _ans.decode_latents(
+        tables, streams_of(strings), rows(indexes), means, out.view(len(strings), -1), threads=threads
+    )
     return out
 
 
@@ -141,26 +190,22 @@ def check_tables(model: torch.nn.Module) -> None:
 def compress(self, inputs, indexes, means=None):
     if not takes(self):
         return ORIGINAL[EntropyModel, "compress"](self, inputs, indexes, means)
-    symbols = symbols_of(self, inputs, means)
-    check_inputs(self, inputs, indexes)
-    return encode(tables_of(self), symbols, indexes)
+    return encode_latents(self, inputs, indexes, means)
 
 
 def decompress(self, strings, indexes, dtype=torch.float, means=None):
     if not takes(self):
         return ORIGINAL[EntropyModel, "decompress"](self, strings, indexes, dtype, means)
     _check_strings(self, strings, indexes, means)
-    outputs = decode(tables_of(self), strings, indexes, self._quantized_cdf.device)
-    return self.dequantize(outputs, means, dtype)
+    return decode_latents(self, strings, indexes, means, dtype)
 
 
 def compress_variable(self, inputs, indexes, means=None, qs=None):
     if not takes(self):
         return ORIGINAL[EntropyModelVbr, "compress"](self, inputs, indexes, means, qs)
     if qs is None:
-        symbols = symbols_of(self, inputs, means)
-    else:
-        symbols = self.quantize_variable(inputs, "symbols", means=means, qs=qs)
+        return encode_latents(self, inputs, indexes, means)
+    symbols = self.quantize_variable(inputs, "symbols", means=means, qs=qs)
     check_inputs(self, inputs, indexes)
     return encode(tables_of(self), symbols, indexes)
 
@@ -169,9 +214,9 @@ def decompress_variable(self, strings, indexes, dtype=torch.float, means=None, q
     if not takes(self):
         return ORIGINAL[EntropyModelVbr, "decompress"](self, strings, indexes, dtype, means, qs)
     _check_strings(self, strings, indexes, means)
-    outputs = decode(tables_of(self), strings, indexes, self._quantized_cdf.device)
     if qs is None:
-        return self.dequantize(outputs, means, dtype)
+        return decode_latents(self, strings, indexes, means, dtype)
+    outputs = decode(tables_of(self), strings, indexes, self._quantized_cdf.device)
     return self.dequantize_variable(outputs, means=means, dtype=dtype, qs=qs)
 
 
