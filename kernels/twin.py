@@ -90,7 +90,7 @@ def phase(
     w3, b3 = (t.unflatten(0, (2, -1))[:, :M].flatten(0, 1) for t in (w3, b3))
     p = 0 if context is None else 1
     if context is not None:
-        context = context.masked_fill(blanks(lattice, 0, context.device)[:, None], 0)
+        context = _cleared(context, lattice, 0)
     for rows, shape in _batches(lattice):
         acc = psi_acc[rows].view(*shape, -1).to(dtype)
         c = None if context is None else context[rows].view(*shape, M).to(dtype)
@@ -104,9 +104,10 @@ def phase(
             if thresholds is not None:
                 out = out[0], (out[1].unsqueeze(-1) > thresholds).sum(-1)
         mean[rows], k[rows] = (t.flatten(0, 2).to(to.dtype) for t, to in zip(out, (mean, k), strict=True))
-    empty = blanks(lattice, p, mean.device)
-    mean[empty] = 0
-    k[empty] = 0
+    if _has_blanks(lattice):
+        empty = blanks(lattice, p, mean.device)
+        mean[empty] = 0
+        k[empty] = 0
 
 
 def _float_phase(acc, context, weights, biases, slope, dtype, kernel, parity):
@@ -152,15 +153,30 @@ def quantise(y: Tensor, mean: Tensor, lattice: Lattice, p: int) -> Tensor:
 
 def split(y: Tensor, lattice: Lattice, p: int) -> Tensor:
     """The sites of phase p, packed: y (full sites, C) of any dtype -> (sites, C); blanks hold 0."""
-    empty = blanks(lattice, p, y.device)
-    rows = full_rows(lattice, p, y.device).masked_fill(empty, 0)
-    return y[rows].masked_fill(empty[:, None], 0)
+    rows = full_rows(lattice, p, y.device)
+    if _has_blanks(lattice):
+        rows = rows.masked_fill(blanks(lattice, p, y.device), 0)
+    return _cleared(y[rows], lattice, p)
 
 
 def merge(packed: Tensor, lattice: Lattice, p: int, y: Tensor) -> None:
     """The inverse of split: writes the sites of phase p to y (full sites, C)."""
-    there = ~blanks(lattice, p, y.device)
-    y[full_rows(lattice, p, y.device)[there]] = packed[there]
+    rows = full_rows(lattice, p, y.device)
+    if _has_blanks(lattice):
+        there = ~blanks(lattice, p, y.device)
+        rows, packed = rows[there], packed[there]
+    y[rows] = packed
+
+
+def _has_blanks(lattice: Lattice) -> bool:
+    return any(w % 2 for _, w in lattice.sizes)
+
+
+def _cleared(packed: Tensor, lattice: Lattice, p: int) -> Tensor:
+    """packed with blanks set to 0; itself if there are none."""
+    if not _has_blanks(lattice):
+        return packed
+    return packed.masked_fill(blanks(lattice, p, packed.device)[:, None], 0)
 
 
 def full_rows(lattice: Lattice, p: int, device: torch.device) -> Tensor:
