@@ -186,7 +186,8 @@ void encode_all(const Tables& tables, Symbols symbols, const int32_t* indexes, s
         x >>= 32;
       }
       // (x / f) 2^16 + x % f + start, and x % f is x - (x / f) f.
-      x += symbol.bias + (high_product(x, symbol.reciprocal) >> symbol.shift) * (kTotal - symbol.freq);
+      const uint64_t quotient = high_product(x, symbol.reciprocal) >> symbol.shift;
+      x = x + symbol.bias + quotient * (kTotal - symbol.freq);
     }
     writer.state = x;
     writer.at = at;
