@@ -39,6 +39,7 @@ SOURCES = {
         "bind.cpp": "",
         "bind_decode.cpp": "",
         "bind_encode.cpp": "",
+        "bind_tracks.cpp": "",
         "crc32c.cpp": "",
         "decode.cpp": "",
         "dispatch.cpp": "",
@@ -47,6 +48,7 @@ SOURCES = {
         "scalar.cpp": "",
         "survey.cpp": "",
         "tables.cpp": "",
+        "tracks.cpp": "",
     },
     "ckbd._ans": {
         "ans_avx2.cpp": AVX2,

@@ -142,6 +142,52 @@ def phase_batch(
     A wrong index raises ValueError: that decoder has not moved, the others have done their step.
     """
 
+# Streams of version 2 (docs/format.md, section 9): any site from any track
+
+class MixtureTables:
+    """The integer tables of centring "integer", checked."""
+
+    def __init__(self, cdf: Array, inverse: Array, share: Array, radius: Array) -> None:
+        """cdf int32 (8193,), inverse and share int32 (64,), radius int16 (64,)."""
+
+def encode_tracks(
+    tables: Tables,
+    mixtures: MixtureTables,
+    tracks: int,
+    z: Array,
+    track: Array,
+    k: Array,
+    y: Array,
+    *,
+    mean: Array | None = None,
+    share: Array | None = None,
+) -> tuple[bytes, float]:
+    """(payload, ideal bits) of z int16 (n_z,) and y int16 (sites, M), within 1023 in size; site i is in track[i], uint16.
+
+    Without mean y holds residuals of the table indices k, uint8 (sites, M). With it: symbols of mixtures of 1 to 3 parts,
+    mean int16 in 1/16, k and share uint8, all of (sites, parts, M).
+    """
+
+class TrackDecoder:
+    """Decodes one payload: z(), then step() for all sites in any order that keeps each track's, then finish().
+
+    A call after one that failed raises RuntimeError. Nothing is to be trusted before finish() has returned.
+    """
+
+    def __init__(self, tables: Tables, mixtures: MixtureTables, payload: Array, tracks: int) -> None:
+        """payload uint8, held until the decoder goes. Raises StreamError if lengths or states are damaged."""
+
+    def z(self, out: Array) -> None:
+        """Fills out, int16 (n,) with n a multiple of Nz. Raises StreamError."""
+
+    def step(
+        self, track: Array, k: Array, out: Array, *, mean: Array | None = None, share: Array | None = None
+    ) -> None:
+        """Fills out, int16 (sites, M); the others as encode_tracks has them. Raises StreamError."""
+
+    def finish(self) -> None:
+        """Raises StreamError unless every track has been read and ends where it must."""
+
 def ideal_bits(tables: Tables, phases: Sequence[tuple[Array, Array]]) -> float:
     """Sum of -log2(f / 4096) over all elements of the phases (k, r), skipped or not; an escape counts as its slot."""
 

@@ -246,6 +246,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         if argv[:1] == ["train"]:
+            if argv[1:2] and not argv[1].startswith("-"):
+                from ckbd import recipe
+
+                return recipe.main(argv[1:])
             from ckbd import train
 
             return train.main(argv[1:]) or 0

@@ -49,13 +49,13 @@ def load(
         torch.set_num_threads(threads)
     if carrier not in (None, torch.float32, torch.float64):
         raise ValueError(f"carrier: expected torch.float32 or torch.float64, got {carrier}")
-    place = _device(device)
+    place = open_device(device)
     loaded = modelfile.load(model, place)
     exact = zone.make(loaded.layers, place, backend, carrier)
     return Codec(loaded, exact, place, threads or torch.get_num_threads(), max_pixels)
 
 
-def _device(name: str | torch.device) -> torch.device:
+def open_device(name: str | torch.device) -> torch.device:
     """The device, after one allocation on it; ValueError, with PyTorch's reason, if there is none."""
     try:
         device = torch.device(name)
@@ -98,16 +98,7 @@ class Codec:
         quality: 1 (smallest) to 100, in steps of 1/2, one for all or one for each image. Streams carry gray-ness, ICC
         profile and alpha (lossless). Raises ValueError or TypeError for what cannot be coded.
         """
-        if isinstance(images, (Image.Image, np.ndarray, Picture)):
-            raise TypeError("images: expected a sequence of images, got a single one")
-        pictures = [image.as_picture(i) for i in images]
-        qualities = self._qualities(quality, len(pictures))
-        for picture in pictures:
-            if picture.width * picture.height > self.max_pixels:
-                raise ValueError(
-                    f"image: {picture.width} x {picture.height} pixels are more than the limit of "
-                    f"{self.max_pixels} (max_pixels)"
-                )
+        pictures, qualities = self._checked(images, quality)
         streams: list[bytes] = [b""] * len(pictures)
         for indices in self._groups([(p.height, p.width) for p in pictures]):
             symbols = self._analyse([pictures[i] for i in indices], [qualities[i] for i in indices])
@@ -165,12 +156,16 @@ class Codec:
             skip_max,
             tail,
         )
+        return container.pack(Stream(header, payload, sections=self._extra(picture)))
+
+    def _extra(self, picture: Picture) -> dict[int, bytes]:
+        """The optional sections of a picture's stream."""
         extra = {}
         if picture.icc:
             extra[container.ICC] = picture.icc
         if picture.alpha is not None:
             extra[container.ALPHA] = sections.pack_alpha(picture.alpha)
-        return container.pack(Stream(header, payload, sections=extra))
+        return extra
 
     # Decoding
 
@@ -206,17 +201,20 @@ class Codec:
 
     def _parse(self, data: bytes) -> Stream:
         s = container.parse(data, self.max_pixels)
+        self._check_fits(s, math.ceil(s.header.height / PATCH) * math.ceil(s.header.width / PATCH))
+        return s
+
+    def _check_fits(self, s: Stream, sites: int) -> None:
+        """Whether the stream is of this model and its payload can hold the sites of z."""
         if s.header.model != self.model.identity:
             raise FormatError("model", 4, f"made by model {s.header.model.hex()}, this decoder has {self.model_hash}")
         # Near the lower bound of the state a step may cost as little as 0.94 of a symbol's ideal bits.
-        sites = math.ceil(s.header.height / PATCH) * math.ceil(s.header.width / PATCH)
         if 8 * len(s.payload) < 7 / 8 * sites * self.tables.min_z_bits:
             raise FormatError(
                 "payload",
                 s.payload_offset,
                 f"{len(s.payload)} bytes cannot hold a picture of {s.header.width} x {s.header.height} pixels",
             )
-        return s
 
     @torch.inference_mode()
     def _read(self, group: list[Stream]) -> Tensor:
@@ -270,6 +268,20 @@ class Codec:
         return Picture(picture.rgb, alpha, h.gray, s.sections.get(container.ICC))
 
     # Helpers
+
+    def _checked(self, images, quality) -> tuple[list[Picture], list[float]]:
+        """What encode takes, as pictures and a quality for each."""
+        if isinstance(images, (Image.Image, np.ndarray, Picture)):
+            raise TypeError("images: expected a sequence of images, got a single one")
+        pictures = [image.as_picture(i) for i in images]
+        qualities = self._qualities(quality, len(pictures))
+        for picture in pictures:
+            if picture.width * picture.height > self.max_pixels:
+                raise ValueError(
+                    f"image: {picture.width} x {picture.height} pixels are more than the limit of "
+                    f"{self.max_pixels} (max_pixels)"
+                )
+        return pictures, qualities
 
     def _qualities(self, quality: float | Sequence[float], count: int) -> list[float]:
         values = [float(quality)] * count if np.isscalar(quality) else [float(q) for q in quality]

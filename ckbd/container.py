@@ -10,6 +10,7 @@ from ckbd._rans import crc32c
 
 MAGIC = b"\xcbkb"
 VERSION = 1
+TRACKS = 2  # the version of other contexts' streams (docs/format.md, section 9)
 MAX_PIXELS = 1 << 27
 ICC, ALPHA = 1, 2
 SECTION_NAMES = {ICC: "icc", ALPHA: "alpha"}
@@ -38,6 +39,7 @@ class Header:
     lanes_log2: int = 5
     skip_max: int = 1
     tail: int = 0
+    tracks: int = 0  # of version 2, which has neither lanes nor tail; 0: version 1
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def pack(stream: Stream) -> bytes:
     h = stream.header
     if len(h.model) != 6:
         raise ValueError(f"model: expected 6 bytes, got {len(h.model)}")
-    head = bytearray(MAGIC + bytes([VERSION]) + h.model)
-    head += bytes([h.gray | bool(stream.sections) << 1, h.quality2, h.lanes_log2 | h.skip_max << 3])
-    for value in (h.width, h.height, h.tail, len(stream.payload)):
+    head = bytearray(MAGIC + bytes([TRACKS if h.tracks else VERSION]) + h.model)
+    coder = 0 if h.tracks else h.lanes_log2 | h.skip_max << 3
+    head += bytes([h.gray | bool(stream.sections) << 1, h.quality2, coder])
+    for value in (h.width, h.height, h.tracks or h.tail, len(stream.payload)):
         head += varint(value)
     if stream.sections:
         head += varint(len(stream.sections))
@@ -131,15 +134,15 @@ class _Reader:
         self.note(name, at, f"{got:08x}")
 
 
-def parse(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
-    """Check every rule of the container and return its parts. Raises FormatError."""
-    return _parse(_Reader(_bytes(data)), max_pixels)
+def parse(data: bytes, max_pixels: int = MAX_PIXELS, version: int = VERSION) -> Stream:
+    """Check every rule of the container and return its parts. Raises FormatError; another version is one, too."""
+    return _parse(_Reader(_bytes(data)), max_pixels, (version,))
 
 
 def describe(data: bytes) -> list[tuple[str, int, int, str]]:
     """(name, offset, bytes, value) of every field and section, in file order; checked as parse does."""
     reader = _Reader(_bytes(data))
-    _parse(reader, (1 << 64) - 1)
+    _parse(reader, (1 << 64) - 1, (VERSION, TRACKS))
     return reader.seen
 
 
@@ -149,21 +152,23 @@ def _bytes(data: bytes) -> bytes:
     return bytes(data)
 
 
-def _parse(r: _Reader, max_pixels: int) -> Stream:
+def _parse(r: _Reader, max_pixels: int, versions: tuple[int, ...]) -> Stream:
     magic = r.take("magic", 3)
     if magic != MAGIC:
         raise FormatError("magic", 0, f"expected {MAGIC.hex(' ')}, got {magic.hex(' ')}: not a .ckbd stream")
     r.note("magic", 0, magic.hex(" "))
     version = r.byte("version")
-    if version != VERSION:
-        raise FormatError("version", 3, f"this reader knows version {VERSION}, the stream says {version}")
+    if version not in versions:
+        known = " and ".join(map(str, versions))
+        raise FormatError("version", 3, f"this reader knows version {known}, the stream says {version}")
+    tracked = version == TRACKS
     model = r.take("model", 6)
     r.note("model", r.at - 6, model.hex())
     flags = r.byte("flags", lambda v: ", ".join(n for bit, n in ((1, "gray"), (2, "sections")) if v & bit) or "none")
     quality2 = r.byte("quality", lambda v: f"{v / 2:g}")
-    coder = r.byte("coder", lambda v: f"{1 << (v & 7)} lanes, skip_max {v >> 3 & 15}")
+    coder = r.byte("coder", str if tracked else lambda v: f"{1 << (v & 7)} lanes, skip_max {v >> 3 & 15}")
     width, height = r.varint("width"), r.varint("height")
-    tail, payload_length = r.varint("tail"), r.varint("payload_length")
+    tail, payload_length = r.varint("tracks" if tracked else "tail"), r.varint("payload_length")
     count = r.varint("section_count") if flags & 2 else 0
     offset = {name: start for name, start, _, _ in r.seen}
     # The checksum first: after it, a rule that is broken was broken by whoever wrote the stream.
@@ -175,7 +180,11 @@ def _parse(r: _Reader, max_pixels: int) -> Stream:
 
     must("flags", flags < 4, f"reserved bits are set: {flags:#04x}")
     must("quality", 2 <= quality2 <= 200, f"expected 2..200, got {quality2}")
-    must("coder", coder & 7 <= 5 and coder < 0x80, f"expected a lane count up to 32, got {coder:#04x}")
+    if tracked:
+        must("coder", coder == 0, f"expected 0, got {coder:#04x}")
+        must("tracks", 0 < tail <= max(1, -(-height // 64) * 4), f"expected 1 to one a row of sites, got {tail}")
+    else:
+        must("coder", coder & 7 <= 5 and coder < 0x80, f"expected a lane count up to 32, got {coder:#04x}")
     must("width", width > 0, "expected at least 1, got 0")
     must("height", height > 0, "expected at least 1, got 0")
     must(
@@ -183,7 +192,8 @@ def _parse(r: _Reader, max_pixels: int) -> Stream:
         width * height <= max_pixels,
         f"{width} x {height} pixels are more than the limit of {max_pixels} (max_pixels)",
     )
-    must("tail", (tail == 0) == (coder & 7 == 0), f"expected 0 with one lane and more with several, got {tail}")
+    if not tracked:
+        must("tail", (tail == 0) == (coder & 7 == 0), f"expected 0 with one lane and more with several, got {tail}")
     if flags & 2:
         must("section_count", 0 < count <= 256, f"expected 1..256, got {count}")
 
@@ -208,5 +218,6 @@ def _parse(r: _Reader, max_pixels: int) -> Stream:
         r.crc(f"{name} crc", start)
     if r.at != len(r.data):
         raise FormatError("end", r.at, f"{len(r.data) - r.at} bytes follow the last field")
-    header = Header(model, quality2, width, height, bool(flags & 1), coder & 7, coder >> 3 & 15, tail)
+    gray, tail, tracks = bool(flags & 1), 0 if tracked else tail, tail if tracked else 0
+    header = Header(model, quality2, width, height, gray, coder & 7, coder >> 3 & 15, tail, tracks)
     return Stream(header, payload, payload_offset, sections, places)

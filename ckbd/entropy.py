@@ -20,6 +20,7 @@ SCALES = 64
 SCALE_MIN, SCALE_MAX = 0.11, 256.0
 LOG_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
 LIKELIHOOD_MIN = 1e-9
+SHARES_A_BIT = 8
 
 
 def scale_of(k: Tensor) -> Tensor:
@@ -45,10 +46,26 @@ def _bits(p: Tensor) -> Tensor:
 
 def gaussian_bits(r: Tensor, k: Tensor) -> Tensor:
     """-log2 of the mass that N(0, scale_of(k)) gives to [r - 1/2, r + 1/2]; r and k of one shape, float."""
+    return _bits(_gaussian_mass(r, k))
+
+
+def _gaussian_mass(r: Tensor, k: Tensor) -> Tensor:
     inverse = 1.0 / (scale_of(k) * math.sqrt(2.0))
     size = r.abs()
     # Both arguments on the negative side, where erfc keeps its relative precision.
-    return _bits(0.5 * (torch.erfc((size - 0.5) * inverse) - torch.erfc((size + 0.5) * inverse)))
+    return 0.5 * (torch.erfc((size - 0.5) * inverse) - torch.erfc((size + 0.5) * inverse))
+
+
+def mixture_bits(r: Tensor, k: Tensor, share: Tensor) -> Tensor:
+    """-log2 of the mass that sum_j w_j N(0, scale_of(k_j)) gives to [r_j - 1/2, r_j + 1/2]: three (..., K, M) ->
+    (..., M).
+
+    r: distances from the means. share: logarithms of the weights in steps of 1/8 bit, so w_j is proportional to
+    2^(share_j / 8) (Cheng et al., "Learned image compression with discretized Gaussian mixture likelihoods and
+    attention modules", CVPR 2020, equation 5).
+    """
+    weight = torch.softmax(share * (math.log(2.0) / SHARES_A_BIT), dim=-2)
+    return _bits((weight * _gaussian_mass(r, k)).sum(-2))
 
 
 class FactorizedPrior(nn.Module):

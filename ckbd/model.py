@@ -42,7 +42,7 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse, by ValueError, what a hostile or mistyped model file or config may hold."""
         least = {"width": 64, "M": 8, "levels": 2, "analysis8": 0, "analysis16": 0, "synthesis8": 0, "synthesis16": 0}
-        for field in dataclasses.fields(self):
+        for field in dataclasses.fields(Config):
             value = getattr(self, field.name)
             if field.name.startswith("lmbda"):
                 fits, wanted = isinstance(value, (int, float)) and 0 < value < 1e6, "a number above 0"
@@ -103,14 +103,19 @@ def hyper_features(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> tuple
     z_hat: (B, Nz, h/4, w/4) integers in [-127, 127]; quality: (B,) integers 1..100, which enter as one more channel
     (they are in the header, so they cost nothing). Returns two (B, h, w/2, H1), integer-valued, z_hat's dtype.
     """
+    first = layers["first"]
+    anchors, others = reference.split(hyper_map(z_hat, quality, layers))
+    return reference.project_psi(anchors, first), reference.project_psi(others, first)
+
+
+def hyper_map(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> Tensor:
+    """h_s: arguments as hyper_features has them -> psi (B, C_psi, h, w), integers in [0, 127], z_hat's dtype."""
     B, _, h, w = z_hat.shape
     plane = quality.to(z_hat.dtype).view(B, 1, 1, 1).expand(B, 1, h, w)
     f = torch.cat((z_hat, plane), dim=1)
     for name in ("h_s.0", "h_s.1"):
         f = torch.nn.functional.pixel_shuffle(reference.exact_conv3x3(f, layers[name]), 2)
-    first = layers["first"]
-    anchors, others = reference.split(f)
-    return reference.project_psi(anchors, first), reference.project_psi(others, first)
+    return f
 
 
 class Checkerboard(nn.Module):

@@ -76,10 +76,45 @@ def export(model: Checkerboard) -> dict[str, Tensor]:
 
 def save(model: Checkerboard, path: str | Path) -> bytes:
     """Export to a .safetensors file; returns the model's identity."""
-    tensors = export(model)
-    metadata = {"format": FORMAT, "config": json.dumps(dataclasses.asdict(model.config))}
-    save_file(tensors, str(path), metadata)
+    return write(export(model), path, FORMAT, dataclasses.asdict(model.config))
+
+
+def write(tensors: dict[str, Tensor], path: str | Path, format: str, config: dict) -> bytes:
+    """Write a model file of a format and a config; returns the model's identity."""
+    save_file(tensors, str(path), {"format": format, "config": json.dumps(config)})
     return identity(tensors)
+
+
+def find(model: str | Path) -> Path:
+    """The file of a model: a path, or a shipped model's name. Raises FileNotFoundError."""
+    path = Path(model)
+    if path.name == str(model) and path.suffix != ".safetensors":
+        path = MODELS / f"{model}.safetensors"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in MODELS.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"model {str(model)!r}: no such file or shipped model (shipped: {shipped})")
+    return path
+
+
+def read_tensors(model: str | Path, format: str) -> tuple[dict[str, Tensor], str]:
+    """(tensors, config as JSON text) of a model file; ValueError if it is none of that format."""
+    try:
+        with safe_open(str(find(model)), "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != format:
+                raise ValueError(f"model {str(model)!r}: expected format {format!r}, got {metadata.get('format')!r}")
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata.get("config", "")
+    except SafetensorError as error:
+        raise ValueError(f"model {str(model)!r}: not a safetensors file ({error})") from error
+
+
+def format_of(model: str | Path) -> str | None:
+    """What a model file says that it is; None if it says nothing, ValueError if it is no safetensors file."""
+    try:
+        with safe_open(str(find(model)), "pt") as file:
+            return (file.metadata() or {}).get("format")
+    except SafetensorError as error:
+        raise ValueError(f"model {str(model)!r}: not a safetensors file ({error})") from error
 
 
 def load(model: str | Path = "default", device: str | torch.device = "cpu") -> Loaded:
@@ -87,28 +122,15 @@ def load(model: str | Path = "default", device: str | torch.device = "cpu") -> L
 
     Raises FileNotFoundError, or ValueError naming the field.
     """
-    path = Path(model)
-    if path.name == str(model) and path.suffix != ".safetensors":
-        path = MODELS / f"{model}.safetensors"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in MODELS.glob("*.safetensors"))) or "none"
-        raise FileNotFoundError(f"model {str(model)!r}: no such file or shipped model (shipped: {shipped})")
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"model {str(model)!r}: not a safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"model {str(model)!r}: expected format {FORMAT!r}, got {metadata.get('format')!r}")
-    c = Config.from_json(metadata.get("config", ""))
+    tensors, text = read_tensors(model, FORMAT)
+    c = Config.from_json(text)
     layers = ExactLayers()
     for name, shape in exact_shapes(c).items():
         bias = (2, shape[0]) if name == "first" else shape[:1]
         fields = [
-            _expect(tensors, f"exact.{name}.weight", torch.int8, shape),
-            _expect(tensors, f"exact.{name}.bias", torch.int32, bias),
-            _expect(tensors, f"exact.{name}.shift", torch.uint8, shape[:1]),
+            expect(tensors, f"exact.{name}.weight", torch.int8, shape),
+            expect(tensors, f"exact.{name}.bias", torch.int32, bias),
+            expect(tensors, f"exact.{name}.shift", torch.uint8, shape[:1]),
         ]
         layers[name] = numerics.prove(IntLayer(*fields), name)
     with torch.device("meta"):  # shapes alone: what the config claims is compared before it is allocated
@@ -122,17 +144,17 @@ def load(model: str | Path = "default", device: str | torch.device = "cpu") -> L
         strangers = {name for name in tensors if name.startswith(f"{part}.")} - wanted.keys()
         if strangers:
             raise ValueError(f"model file: the config has no place for tensor {min(strangers)}")
-        state = {name: _expect(tensors, name, torch.float32, shape) for name, shape in wanted.items()}
+        state = {name: expect(tensors, name, torch.float32, shape) for name, shape in wanted.items()}
         module.load_state_dict({name.removeprefix(f"{part}."): t for name, t in state.items()}, assign=True)
         module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    gains = [_expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
+    gains = [expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
     columns = {n: tensors[n].shape[-1] if n in tensors and tensors[n].dim() == 2 else 1 for n in _ROWS}
     tables = {
-        "table.y.freq": _expect(tensors, "table.y.freq", torch.int16, (64, columns["table.y.freq"])),
-        "table.y.max": _expect(tensors, "table.y.max", torch.uint8, (64,)),
-        "table.z.freq": _expect(tensors, "table.z.freq", torch.int16, (c.Nz, columns["table.z.freq"])),
-        "table.z.low": _expect(tensors, "table.z.low", torch.int16, (c.Nz,)),
-        "table.z.size": _expect(tensors, "table.z.size", torch.int16, (c.Nz,)),
+        "table.y.freq": expect(tensors, "table.y.freq", torch.int16, (64, columns["table.y.freq"])),
+        "table.y.max": expect(tensors, "table.y.max", torch.uint8, (64,)),
+        "table.z.freq": expect(tensors, "table.z.freq", torch.int16, (c.Nz, columns["table.z.freq"])),
+        "table.z.low": expect(tensors, "table.z.low", torch.int16, (c.Nz,)),
+        "table.z.size": expect(tensors, "table.z.size", torch.int16, (c.Nz,)),
     }
     return Loaded(c, identity(tensors), layers, tables, **parts, log_gain=gains[0], log_ungain=gains[1])
 
@@ -148,7 +170,8 @@ def exact_shapes(c: Config) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _expect(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+def expect(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """The tensor of a name; ValueError, naming it, if it is missing, empty, not finite or of another kind."""
     if name not in tensors:
         raise ValueError(f"model file: tensor {name} is missing")
     t = tensors[name]

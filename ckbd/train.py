@@ -58,7 +58,7 @@ def draw_qualities(count: int) -> Tensor:
     return torch.round(2 + 198 * place) / 2
 
 
-def _stages(crops: str) -> list[tuple[int, int]]:
+def crop_stages(crops: str) -> list[tuple[int, int]]:
     """[(size, count), ...] of "128x8,192x4"; ValueError unless sizes are multiples of 64."""
     stages = []
     for part in crops.split(","):
@@ -76,7 +76,7 @@ def train(args: argparse.Namespace) -> Checkerboard:
         torch.set_num_threads(args.threads)
     out_dir = Path(args.out)
     out_dir.mkdir(parents=True, exist_ok=True)
-    stages = _stages(args.crops)
+    stages = crop_stages(args.crops)
     if args.metric == "ms-ssim" and min(size for size, _ in stages) < 192:
         raise ValueError(f"crops: MS-SSIM needs at least 192 pixels, got {args.crops}")
     config = Config.from_json(Path(args.config).read_text()) if args.config else Config()
@@ -97,7 +97,7 @@ def train(args: argparse.Namespace) -> Checkerboard:
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         step, spent, sums = state["step"], state["spent"], state["sums"]
-        _cut_log(out_dir / "log.csv", step)
+        cut_log(out_dir / "log.csv", step)
         torch.set_rng_state(state["rng"].cpu())
         data.rng.bit_generator.state = state["data_rng"]
         print(f"resumed at step {step}, {spent / 60:.1f} minutes", flush=True)
@@ -167,11 +167,12 @@ def _checkpoint(path: str | Path, device: str, config: Config) -> dict:
     return state
 
 
-def _cut_log(path: Path, step: int) -> None:
+def cut_log(path: Path, step: int) -> None:
     """Drop the rows that were logged after the checkpoint: they will come again."""
     if path.exists():
-        header, *rows = path.read_text().splitlines(keepends=True)
-        path.write_text(header + "".join(row for row in rows if int(row.split(",")[0]) <= step))
+        # A process that was killed may leave half a row, or nothing but the file.
+        whole = [row for row in path.read_text().splitlines(keepends=True) if row.endswith("\n")]
+        path.write_text("".join(whole[:1] + [row for row in whole[1:] if int(row.split(",")[0]) <= step]))
 
 
 def _log(path: Path, row: list) -> None:

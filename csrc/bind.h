@@ -15,9 +15,10 @@
 
 namespace ckbd_python {
 
-// The parts of the module: bind_encode.cpp, bind_decode.cpp.
+// The parts of the module: bind_encode.cpp, bind_decode.cpp, bind_tracks.cpp.
 void bind_encode(py::module_& m);
 void bind_decode(py::module_& m);
+void bind_tracks(py::module_& m);
 
 // The Python exception.
 py::object stream_error_of(const ckbd::StreamError& error);
