@@ -162,10 +162,10 @@ def encode_tracks(
     mean: Array | None = None,
     share: Array | None = None,
 ) -> tuple[bytes, float]:
-    """(payload, ideal bits) of z int16 (n_z,) and y int16 (sites, M), within 1023 in size; site i is in track[i], uint16.
+    """(payload, ideal bits) of z int16 (n_z,) and y int16 (sites, M), within 1023 in size; track uint16 (sites,).
 
-    Without mean y holds residuals of the table indices k, uint8 (sites, M). With it: symbols of mixtures of 1 to 3 parts,
-    mean int16 in 1/16, k and share uint8, all of (sites, parts, M).
+    Without mean y holds residuals of the table indices k, uint8 (sites, M). With it: symbols of mixtures of 1 to 3
+    parts, mean int16 in 1/16, k and share uint8, all of (sites, parts, M).
     """
 
 class TrackDecoder:

@@ -98,7 +98,7 @@ def draw_mask(taps: int, seed: int, step: int) -> Tensor:
 
     Depends on seed and step alone, so a resumed run draws the same.
     """
-    generator = torch.Generator().manual_seed((seed << 32) + step)
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % (1 << 32))  # it takes 32 bits
     kind = torch.rand((), generator=generator).item()
     if kind < 0.5:
         density = torch.rand((), generator=generator)
