@@ -4,6 +4,7 @@ decode      milliseconds from bytes to RGB array, split by stage, for one pictur
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
+contexts    decode time of no context, raster scans, wavefront and checkerboard by size (bench/contexts.py)
 compat-coder  CompressAI's GaussianConditional on its own coder and on ckbd's (bench/compat_coder.py)
 kernels     one phase on a GPU in microseconds, beside PyTorch and public code's way (bench/kernels.py)
 compressai  CompressAI's models as they are and on ckbd's entropy path (bench/compat.py)
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import coder, compat, compat_coder, kernels
+from bench import coder, compat, compat_coder, contexts, kernels
 from ckbd import _rans, container, data, entropy, image
 from ckbd.model import Checkerboard, Config
 
@@ -191,6 +192,7 @@ CASES = {
     "exact-cost": exact_cost,
     "overhead": overhead,
     "coder": coder.coder,
+    "contexts": contexts.contexts,
     "compat-coder": compat_coder.compat_coder,
     "kernels": kernels.kernels_case,
     "compressai": compat.compat,
@@ -210,6 +212,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json", metavar="FILE")
     coder.add_arguments(parser)
+    contexts.add_arguments(parser)
     compat_coder.add_arguments(parser)
     kernels.add_arguments(parser)
     compat.add_arguments(parser)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
 
 from ckbd import numerics
 from ckbd.context import Context
@@ -140,9 +139,3 @@ def compand(y_hat: np.ndarray) -> np.ndarray:
     size = np.abs(v)
     far = np.minimum(numerics.CONTEXT_KNEE + ((size - numerics.CONTEXT_KNEE) >> numerics.CONTEXT_SLOPE), 127)
     return (np.where(size > numerics.CONTEXT_KNEE, far, size) * np.sign(v)).astype(np.int16)
-
-
-def live_taps(context: Context, sites: Sites, height: int, width: int) -> torch.Tensor | None:
-    """float32 (sites, taps), as Context.live() has them, of some sites; None of a raster scan."""
-    live = context.live(height, width)
-    return None if live is None else live[torch.from_numpy(sites[0]), torch.from_numpy(sites[1])]

@@ -140,16 +140,20 @@ def parameters(acc: Tensor, layers: ExactLayers, c: VariantConfig) -> tuple[Tens
     return mean, parts[0], parts[1] if c.mixtures > 1 else nothing
 
 
-def with_context(psi_acc: Tensor, seen: Tensor, phase: Tensor, layers: ExactLayers, c: VariantConfig) -> Tensor:
+def with_context(
+    psi_acc: Tensor, seen: Tensor | None, phase: Tensor, layers: ExactLayers, c: VariantConfig
+) -> Tensor:
     """The first layer's accumulator: psi_acc (..., H1), seen (..., taps M) companded, phase (...) of each site.
 
-    A site of phase 0 has a bias of its own, bias[0], since it never sees anything; all others have bias[1].
+    A site of phase 0 has a bias of its own, bias[0], since it never sees anything; all others have bias[1]. seen is
+    None where nothing is seen.
     """
     first = layers["first"]
-    bias = first.bias.to(psi_acc.dtype)[(phase > 0).long()]
-    weight = first.weight[:, c.psi :].to(psi_acc.dtype)
+    acc = psi_acc + first.bias.to(psi_acc.dtype)[(phase > 0).long()]
+    if seen is None or not c.taps:
+        return acc
     with torch.autocast(psi_acc.device.type, enabled=False):
-        return psi_acc + F.linear(seen, weight) + bias if c.taps else psi_acc + bias
+        return acc + F.linear(seen, first.weight[:, c.psi :].to(psi_acc.dtype))
 
 
 class Variant(nn.Module):

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ckbd import _rans, container, context, image, numerics, scan
@@ -27,6 +26,19 @@ from ckbd.variantfile import LoadedVariant
 ORDERS = ("raster", "wavefront", "tuned")
 
 
+class State:
+    """One picture on its way through a Zone: psi_acc (h, w, H1), y_hat (h, w, M) int16 in 1/16, what contexts see.
+
+    companded: (h + 2 r, w + 2 r, M) float32 with a border of r zeros; sites that are not decoded are 0.
+    """
+
+    def __init__(self, psi_acc: Tensor, M: int, reach: int):
+        H, W = psi_acc.shape[:2]
+        self.psi_acc = psi_acc
+        self.y_hat = np.zeros((H, W, M), np.int16)
+        self.companded = torch.zeros(H + 2 * reach, W + 2 * reach, M)
+
+
 class Zone:
     """The exact zone of one picture in float32 that carries integers, on the CPU."""
 
@@ -34,40 +46,48 @@ class Zone:
         reference.probe(torch.device("cpu"), torch.float32)
         self.c = c
         self.layers = ExactLayers((name, IntLayer(*(t.float() for t in layer[:3]))) for name, layer in layers.items())
+        self.taps = torch.tensor(c.context.taps, dtype=torch.int64).view(-1, 2)
 
-    def begin(self, z: np.ndarray, quality: int) -> Tensor:
-        """psi_acc (h, w, H1) of z (h/4, w/4, Nz) and the header's quality, 1..100."""
+    def psi(self, z: np.ndarray, quality: int) -> Tensor:
+        """h_s of z (h/4, w/4, Nz) int16 and the header's quality, 1..100: (1, C_psi, h, w)."""
         z_hat = torch.from_numpy(z).float().permute(2, 0, 1)[None]
-        return project_psi(hyper_map(z_hat, torch.tensor([quality]), self.layers), self.layers)[0]
+        return hyper_map(z_hat, torch.tensor([quality]), self.layers)
 
-    def all(self, psi_acc: Tensor, y_hat: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def begin(self, psi: Tensor) -> State:
+        return State(project_psi(psi, self.layers)[0], self.c.M, self.c.context.reach)
+
+    def all(self, state: State, y_hat: Tensor) -> tuple[np.ndarray, ...]:
         """Parameters of every site, (h, w, mixtures, M) each, from a finished y_hat (h, w, M) in 1/16: one pass."""
-        c = self.c
-        H, W = psi_acc.shape[:2]
+        c, (H, W) = self.c, y_hat.shape[:2]
         seen = context.columns(numerics.compand(y_hat)[None], c.context, c.context.live(H, W))[0]
-        acc = with_context(psi_acc, seen, c.context.phase_map(H, W), self.layers, c)
-        return parameters(acc, self.layers, c)
+        return self._parameters(state.psi_acc, seen, c.context.phase_map(H, W))
 
-    def at(self, psi_acc: Tensor, y_hat: np.ndarray, sites: scan.Sites) -> tuple[np.ndarray, ...]:
-        """Parameters of some sites, int16, uint8, uint8 (n, mixtures, M), from what of y_hat (h, w, M) is decoded."""
-        c, (rows, columns) = self.c, sites
-        H, W, M = y_hat.shape
-        r = c.context.reach
-        rows, columns = torch.from_numpy(rows), torch.from_numpy(columns)
-        phase = c.context.phase_map(H, W)[rows, columns]
-        seen = []
-        live = scan.live_taps(c.context, sites, H, W)
-        padded = F.pad(torch.from_numpy(y_hat), (0, 0, r, r, r, r)) if c.taps and int(phase.max()) else None
-        for t, (dh, dw) in enumerate(c.context.taps):
-            if padded is None:
-                seen.append(torch.zeros(len(rows), M))
-                continue
-            one = numerics.compand(padded[rows + dh + r, columns + dw + r].float())
-            seen.append(one if live is None else one * live[:, t, None])
-        joined = torch.cat(seen, -1) if seen else torch.zeros(len(rows), 0)
-        mean, k, share = parameters(
-            with_context(psi_acc[rows, columns], joined, phase, self.layers, c), self.layers, c
-        )
+    def at(self, state: State, sites: scan.Sites, first: bool = False) -> tuple[np.ndarray, ...]:
+        """Parameters of some sites, int16, uint8, uint8 (n, mixtures, M), from what put() has taken so far.
+
+        first: they are of phase 0 of a pattern, which sees nothing.
+        """
+        rows, columns = (torch.from_numpy(i) for i in sites)
+        stride, M = state.companded.shape[1:]
+        near = None
+        if self.c.taps and not first:
+            r = self.c.context.reach
+            offsets = (self.taps[:, 0] + r) * stride + self.taps[:, 1] + r
+            near = state.companded.view(-1, M)[(rows * stride + columns)[:, None] + offsets].flatten(1)
+        phase = torch.full(rows.shape, int(not first))
+        return self._parameters(state.psi_acc[rows, columns], near, phase)
+
+    def put(self, state: State, sites: scan.Sites, y_hat: np.ndarray) -> None:
+        """Takes y_hat (n, M) int16 in 1/16 of some sites."""
+        state.y_hat[sites] = y_hat
+        if self.c.taps:
+            r = self.c.context.reach
+            rows, columns = (torch.from_numpy(i) + r for i in sites)
+            state.companded[rows, columns] = numerics.compand(torch.from_numpy(y_hat).float())
+
+    def _parameters(self, psi_acc: Tensor, seen: Tensor | None, phase: Tensor) -> tuple[np.ndarray, ...]:
+        acc = with_context(psi_acc, seen, phase, self.layers, self.c)
+        mean, k, share = parameters(acc, self.layers, self.c)
         return mean.to(torch.int16).numpy(), k.to(torch.uint8).numpy(), share.to(torch.uint8).numpy()
 
 
@@ -123,23 +143,21 @@ class VariantCodec(Codec):
         if not z.isfinite().all():
             raise ValueError("image: its features are not finite with this model")
         z = z[0].permute(1, 2, 0).to(torch.int16).cpu().contiguous().numpy()
-        psi_acc = self.zone.begin(z, math.floor(quality))
+        state = self.zone.begin(self.zone.psi(z, math.floor(quality)))
         if not self.centred or not c.has_means:
             r = numerics.round_half_up(site_y).clamp(-limit, limit)
             if self.one_pass:
-                mean, k, share = self.zone.all(psi_acc, numerics.MEAN_STEP * r)
-                parts = mean.to(torch.int16).numpy(), k.to(torch.uint8).numpy(), share.to(torch.uint8).numpy()
-                return z.reshape(-1), *parts, r.to(torch.int16).numpy()
+                return z.reshape(-1), *self.zone.all(state, numerics.MEAN_STEP * r), r.to(torch.int16).numpy()
         H, W = site_y.shape[:2]
         mean, k, share = (np.empty((H, W, c.mixtures, c.M), t) for t in (np.int16, np.uint8, np.uint8))
         symbols = np.empty((H, W, c.M), np.int16)
-        y_hat, values = np.zeros((H, W, c.M), np.int16), site_y.numpy()
-        for sites in self._steps(H, W, H, "wavefront"):
-            mean[sites], k[sites], share[sites] = self.zone.at(psi_acc, y_hat, sites)
+        values = site_y.numpy()
+        for first, sites in self._steps(H, W, H, "wavefront"):
+            mean[sites], k[sites], share[sites] = self.zone.at(state, sites, first)
             centre = mean[sites][:, 0] if self.centred else np.zeros((len(sites[0]), c.M), np.int16)
             r = np.floor(values[sites] - centre.astype(np.float32) / numerics.MEAN_STEP + np.float32(0.5))
             symbols[sites] = np.clip(r, -limit, limit)
-            y_hat[sites] = numerics.MEAN_STEP * symbols[sites] + centre
+            self.zone.put(state, sites, numerics.MEAN_STEP * symbols[sites] + centre)
         return z.reshape(-1), mean, k, share, symbols
 
     def _encode(self, picture: Picture, quality: float) -> tuple[bytes, float]:
@@ -190,11 +208,13 @@ class VariantCodec(Codec):
             raise FormatError("tracks", place, f"expected 1, the model codes in phases, got {s.header.tracks}")
         return s
 
-    def _steps(self, H: int, W: int, tracks: int, order: str) -> Iterator[scan.Sites]:
+    def _steps(self, H: int, W: int, tracks: int, order: str) -> Iterator[tuple[bool, scan.Sites]]:
+        """(whether they are of the first phase of a pattern, sites) of every step."""
         c = self.model.config.context
         if c.order is not None:
-            return scan.phases(c, H, W)
-        return scan.raster(H, W) if order == "raster" else scan.wavefront(H, W, c.skew, tracks)
+            return ((p == 0, sites) for p, sites in enumerate(scan.phases(c, H, W)))
+        steps = scan.raster(H, W) if order == "raster" else scan.wavefront(H, W, c.skew, tracks)
+        return ((False, sites) for sites in steps)
 
     @torch.inference_mode()
     def _read(self, group: list[Stream]) -> Tensor:
@@ -221,20 +241,23 @@ class VariantCodec(Codec):
             return numerics.MEAN_STEP * z
         self._check([s], z[None], "z symbol", numerics.ACT_MAX)
         with self.stage("h_s"):
-            psi_acc = self.zone.begin(z, h.quality2 >> 1)
+            psi = self.zone.psi(z, h.quality2 >> 1)
+        with self.stage("phases"):
+            state = self.zone.begin(psi)
         if self.order == "tuned" and self._tuned is not None:
-            y_hat = self._tuned_scan(decoder, psi_acc, h.tracks)
-        else:
-            y_hat = np.zeros((H, W, c.M), np.int16)
-            for sites in self._steps(H, W, h.tracks, self.order):
-                with self.stage("phases"):
-                    mean, k, share = self.zone.at(psi_acc, y_hat, sites)
-                with self.stage("coder"):
-                    r = self._step(decoder, (sites[0] % h.tracks).astype(np.uint16), mean, k, share)
-                with self.stage("phases"):
-                    y_hat[sites] = numerics.MEAN_STEP * r + mean[:, 0] if self.centred else numerics.MEAN_STEP * r
+            y_hat = self._tuned_scan(decoder, state.psi_acc, h.tracks)
+            decoder.finish()
+            return y_hat
+        for first, sites in self._steps(H, W, h.tracks, self.order):
+            with self.stage("phases"):
+                mean, k, share = self.zone.at(state, sites, first)
+            with self.stage("coder"):
+                r = self._step(decoder, (sites[0] % h.tracks).astype(np.uint16), mean, k, share)
+            with self.stage("phases"):
+                y = numerics.MEAN_STEP * r + mean[:, 0] if self.centred else numerics.MEAN_STEP * r
+                self.zone.put(state, sites, y)
         decoder.finish()
-        return y_hat
+        return state.y_hat
 
     def _step(self, decoder, track, mean, k, share) -> np.ndarray:
         r = np.empty((len(track), k.shape[-1]), np.int16)
