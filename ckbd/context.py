@@ -123,7 +123,11 @@ for _side in (3, 5, 7):
         f"stripes-horizontal{_suffix}": Context(square(_side, lambda dh, dw: dh % 2), ((0,), (1,))),
         f"corners{_suffix}": Context(square(_side, lambda dh, dw: dh % 2 or dw % 2), ((0, 1), (1, 1))),
     }
-EVERYTHING = Context(square(5, lambda dh, dw: True), ((0,),))  # the supernet's mask; its order is never used
+
+
+def everything(side: int) -> Context:
+    """All neighbours in a square: what a supernet has weights for. Its order is never used."""
+    return Context(square(side, lambda dh, dw: True), ((0,),))
 
 
 def from_spec(spec: object) -> Context:

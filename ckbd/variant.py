@@ -30,6 +30,7 @@ CHOICES = {
     "centring": ("mean", "integer"),
     "mixtures": (1, 3),
     "supernet": (False, True),
+    "supernet_side": (5, 7),
 }
 
 
@@ -39,7 +40,7 @@ class VariantConfig(Config):
 
     context: a name of ckbd.context.NAMED, or a mask and an order as data. centring: "mean", y_hat = round(y - mean) +
     mean, or "integer", the paper's y_hat = round(y). mixtures: Gaussians an element; 3 need centring "integer".
-    supernet: the mask is drawn for each step of training, all 24 taps of 5x5 have weights; context must be "none".
+    supernet: the mask is drawn for each step of training, all taps of a square have weights; context must be "none".
     """
 
     transform: str = "ckbd"
@@ -48,6 +49,7 @@ class VariantConfig(Config):
     centring: str = "mean"
     mixtures: int = 1
     supernet: bool = False
+    supernet_side: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +68,7 @@ class VariantConfig(Config):
     @property
     def seen(self) -> Context:
         """The context that has weights: all taps of a supernet."""
-        return context.EVERYTHING if self.supernet else self.context
+        return context.everything(self.supernet_side) if self.supernet else self.context
 
     @property
     def taps(self) -> int:
@@ -184,8 +186,8 @@ class Variant(nn.Module):
 
         rate: the bits are of y and z with additive uniform noise ("noise") or as they are coded ("rounded"). latent:
         g_s and the context see y rounded with a straight-through gradient ("ste") or with that noise ("noise"); z is
-        always rounded, it enters integers. only: (24,) 0 or 1, the mask of a supernet's step. Returns x_hat (B, 3, H,
-        W), bits_y and bits_z (B,).
+        always rounded, it enters integers. only: (taps,) 0 or 1, the mask of a supernet's step. Returns x_hat (B, 3,
+        H, W), bits_y and bits_z (B,).
         """
         y = (self.g_a(x) * gain_at(self.log_gain, quality)).float()
         noisy = y + torch.rand_like(y) - 0.5
@@ -262,7 +264,7 @@ def transforms(c: VariantConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
 
 @torch.no_grad()
 def cut(model: Variant, chosen: Context) -> Variant:
-    """A supernet with one mask for good: an ordinary model of the context `chosen`, whose taps must lie within 5x5.
+    """A supernet with one mask for good: an ordinary model of the context `chosen`, whose taps it must have.
 
     Raises ValueError unless model is a supernet and has weights for every tap.
     """

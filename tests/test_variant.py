@@ -144,7 +144,7 @@ def test_training_measures_what_is_coded(codecs):
 
 def test_a_supernet_is_cut_to_any_mask_and_then_does_what_it_did(tmp_path):
     net = variant(context="none", supernet=True, centring="integer").eval()
-    taps = context.EVERYTHING.taps
+    taps = net.config.seen.taps
     for name in ("raster", "checkerboard", "corners3", "none"):
         chosen = context.NAMED[name]
         model = cut(net, chosen)
