@@ -46,7 +46,13 @@ def trained(name: str, args: argparse.Namespace) -> Path:
     if not (folder / "model.safetensors").is_file():
         if not args.data:
             raise ValueError(f"{folder}: no model.safetensors; --data trains it")
-        fields = {"model": MODEL | RUNS[name], "data": args.data, "out": str(folder), "steps": args.steps}
+        fields = {
+            "model": MODEL | RUNS[name],
+            "data": args.data,
+            "out": str(folder),
+            "steps": args.steps,
+            "crops": args.crops,
+        }
         recipe.run(recipe.Recipe(**fields, seed=args.seed, threads=args.threads))
     return folder
 
@@ -241,6 +247,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", help="folder of trained runs: none, raster, checkerboard, supernet")
     parser.add_argument("--data", nargs="*", default=[], help="pictures to train runs that are missing")
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--crops", default="128x8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quality", type=float, default=50.0, help="of positions and masks")

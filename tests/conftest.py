@@ -50,6 +50,15 @@ def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.uint8)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """PyTorch on one thread: tensors of a few sites are not worth waking a second."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"

@@ -9,6 +9,8 @@ import pytest
 from bench import contexts, run
 from ckbd.context import NAMED
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"width": 66, "M": 16, "Nz": 6, "hyper": 16, "h_s": 8, "psi": 32, "H1": 64, "H2": 32}
 
 

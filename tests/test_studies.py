@@ -1,5 +1,6 @@
 """The studies run from training to words, CSV and plot, on models and pictures too small to conclude anything."""
 
+import argparse
 import csv
 import json
 
@@ -10,6 +11,8 @@ from PIL import Image
 
 from bench import studies
 from bench.study_report import interval
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"width": 66, "M": 16, "Nz": 6, "hyper": 16, "h_s": 8, "psi": 32, "H1": 64, "H2": 32}
 
@@ -28,7 +31,7 @@ def study(folders, monkeypatch, name, *more) -> list[dict]:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(studies, "MODEL", studies.MODEL | SMALL)
     argv = [name, "--images", str(folders / "images"), "--runs", str(folders / "runs"), "--out", str(folders / "out")]
-    argv += ["--data", str(folders / "data"), "--steps", "2", "--resamples", "20", *more]
+    argv += ["--data", str(folders / "data"), "--steps", "2", "--crops", "64x1", "--resamples", "20", *more]
     assert studies.main(argv) == 0
     if name != "estimates":
         assert (folders / "out" / f"{name}.png").stat().st_size > 5000
@@ -60,9 +63,8 @@ def test_rate_and_distortion_of_three_models(folders, monkeypatch, capsys):
 
 def test_estimates_are_held_against_bytes(folders, monkeypatch, capsys):
     for name in ("none", "raster", "checkerboard"):
-        args = studies.argparse.Namespace(
-            runs=folders / "runs", data=[str(folders / "data")], steps=2, seed=0, threads=1
-        )
+        args = argparse.Namespace(runs=folders / "runs", data=[str(folders / "data")], steps=2, seed=0, threads=1)
+        args.crops = "64x1"
         monkeypatch.setattr(studies, "MODEL", studies.MODEL | SMALL)
         studies.trained(name, args)
     models = [str(folders / "runs" / name / "model.safetensors") for name in ("none", "raster", "checkerboard")]

@@ -14,6 +14,8 @@ from ckbd.evaluate import EXCESS_BYTES, EXCESS_SHARE
 from ckbd.model import hyper_features, hyper_map
 from ckbd.variant import Variant, VariantConfig, cut, parameters, project_psi, with_context
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = {
     "factorised": dict(prior="factorised", context="none"),
     "scale": dict(prior="scale", context="none"),
