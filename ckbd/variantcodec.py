@@ -77,13 +77,12 @@ class Zone:
         phase = torch.full(rows.shape, int(not first))
         return self._parameters(state.psi_acc[rows, columns], near, phase)
 
-    def put(self, state: State, sites: scan.Sites, y_hat: np.ndarray) -> None:
-        """Takes y_hat (n, M) int16 in 1/16 of some sites."""
+    def put(self, state: State, sites: scan.Sites, y_hat: np.ndarray, last: bool = False) -> None:
+        """Takes y_hat (n, M) int16 in 1/16 of some sites. last: nobody will look at them."""
         state.y_hat[sites] = y_hat
-        if self.c.taps:
+        if self.c.taps and not last:
             r = self.c.context.reach
-            rows, columns = (torch.from_numpy(i) + r for i in sites)
-            state.companded[rows, columns] = numerics.compand(torch.from_numpy(y_hat).float())
+            state.companded.numpy()[sites[0] + r, sites[1] + r] = scan.compand(y_hat)
 
     def _parameters(self, psi_acc: Tensor, seen: Tensor | None, phase: Tensor) -> tuple[np.ndarray, ...]:
         acc = with_context(psi_acc, seen, phase, self.layers, self.c)
@@ -152,12 +151,12 @@ class VariantCodec(Codec):
         mean, k, share = (np.empty((H, W, c.mixtures, c.M), t) for t in (np.int16, np.uint8, np.uint8))
         symbols = np.empty((H, W, c.M), np.int16)
         values = site_y.numpy()
-        for first, sites in self._steps(H, W, H, "wavefront"):
+        for first, last, sites in self._steps(H, W, H, "wavefront"):
             mean[sites], k[sites], share[sites] = self.zone.at(state, sites, first)
             centre = mean[sites][:, 0] if self.centred else np.zeros((len(sites[0]), c.M), np.int16)
             r = np.floor(values[sites] - centre.astype(np.float32) / numerics.MEAN_STEP + np.float32(0.5))
             symbols[sites] = np.clip(r, -limit, limit)
-            self.zone.put(state, sites, numerics.MEAN_STEP * symbols[sites] + centre)
+            self.zone.put(state, sites, numerics.MEAN_STEP * symbols[sites] + centre, last)
         return z.reshape(-1), mean, k, share, symbols
 
     def _encode(self, picture: Picture, quality: float) -> tuple[bytes, float]:
@@ -208,13 +207,13 @@ class VariantCodec(Codec):
             raise FormatError("tracks", place, f"expected 1, the model codes in phases, got {s.header.tracks}")
         return s
 
-    def _steps(self, H: int, W: int, tracks: int, order: str) -> Iterator[tuple[bool, scan.Sites]]:
-        """(whether they are of the first phase of a pattern, sites) of every step."""
+    def _steps(self, H: int, W: int, tracks: int, order: str) -> Iterator[tuple[bool, bool, scan.Sites]]:
+        """(whether they are of the first phase of a pattern, of the last, sites) of every step."""
         c = self.model.config.context
         if c.order is not None:
-            return ((p == 0, sites) for p, sites in enumerate(scan.phases(c, H, W)))
+            return ((p == 0, p == c.phases - 1, sites) for p, sites in enumerate(scan.phases(c, H, W)))
         steps = scan.raster(H, W) if order == "raster" else scan.wavefront(H, W, c.skew, tracks)
-        return ((False, sites) for sites in steps)
+        return ((False, False, sites) for sites in steps)
 
     @torch.inference_mode()
     def _read(self, group: list[Stream]) -> Tensor:
@@ -248,14 +247,14 @@ class VariantCodec(Codec):
             y_hat = self._tuned_scan(decoder, state.psi_acc, h.tracks)
             decoder.finish()
             return y_hat
-        for first, sites in self._steps(H, W, h.tracks, self.order):
+        for first, last, sites in self._steps(H, W, h.tracks, self.order):
             with self.stage("phases"):
                 mean, k, share = self.zone.at(state, sites, first)
             with self.stage("coder"):
                 r = self._step(decoder, (sites[0] % h.tracks).astype(np.uint16), mean, k, share)
             with self.stage("phases"):
                 y = numerics.MEAN_STEP * r + mean[:, 0] if self.centred else numerics.MEAN_STEP * r
-                self.zone.put(state, sites, y)
+                self.zone.put(state, sites, y, last)
         decoder.finish()
         return state.y_hat
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ckbd import scan
+from ckbd import numerics, scan
 from ckbd.context import NAMED, Context, columns, from_spec, square
 
 
@@ -116,3 +116,8 @@ def test_wrong_descriptions_are_named(spec, message):
 def test_a_raster_scan_has_no_phases():
     with pytest.raises(ValueError, match="a raster scan has no phases"):
         NAMED["raster"].phases  # noqa: B018
+
+
+def test_the_table_of_companded_values_is_the_function():
+    every = torch.arange(-(1 << 15), 1 << 15).short()
+    assert np.array_equal(scan.compand(every.numpy()), numerics.compand(every.float()).numpy())
