@@ -32,8 +32,8 @@ COLUMNS = ("step", "lr", "loss", "bpp", "bpp_z", "psnr")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run does. data: folders or tar files; crops: SIZExCOUNT of each equal part of the run; steps: its
-    length.
+    """What a run does. init: a checkpoint whose averaged weights it starts from ("": from nothing). data: folders or
+    tar files; crops: SIZExCOUNT of each equal part of the run; steps: its length.
 
     rate: the bits are of "noise" or "rounded" values; latent: g_s and context see "ste" or "noise" (ckbd.variant).
     The loss is R + lmbda D of metric "mse" or "ms-ssim"; R holds the bits of z too. There is no auxiliary loss: the
@@ -43,6 +43,7 @@ class Recipe:
     model: dict = field(default_factory=dict)
     data: list = field(default_factory=list)
     out: str = "run"
+    init: str = ""
     steps: int = 3000
     crops: str = "128x8"
     lr: float = 1e-3
@@ -122,13 +123,20 @@ def run(recipe: Recipe, quiet: bool = False) -> Path:
     stages = crop_stages(recipe.crops)
     data = Crops(recipe.data, max(size for size, _ in stages), recipe.seed)
     model = Variant(config).to(recipe.device, memory_format=torch.channels_last)
+    if recipe.init:
+        start = averaged_model(recipe.init)
+        if start.config != config:
+            raise ValueError(f"init: {recipe.init} is of another model")
+        model.load_state_dict(start.state_dict())
     average = Variant(config).to(recipe.device)
     torch.manual_seed(recipe.seed)  # models of unequal size go on with the same noise and qualities
     average.load_state_dict(model.state_dict())
     optimiser = torch.optim.Adam(model.parameters(), lr=recipe.lr)
     step, checkpoint, log = 0, out / "checkpoint.pt", out / "log.csv"
     same = {
-        key: value for key, value in dataclasses.asdict(recipe).items() if key not in ("out", "threads", "device")
+        key: value
+        for key, value in dataclasses.asdict(recipe).items()
+        if key not in ("out", "init", "threads", "device")
     }
     same["model"] = config.to_json()
     if checkpoint.exists():

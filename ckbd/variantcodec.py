@@ -224,7 +224,7 @@ class VariantCodec(Codec):
                 out.append(self._read_one(s))
             except _rans.StreamError as error:
                 raise self._damage(s, error) from error
-        return torch.stack([torch.from_numpy(y) for y in out]).permute(0, 3, 1, 2).float()
+        return torch.stack([torch.from_numpy(y) for y in out]).permute(0, 3, 1, 2).float().to(self.device)
 
     def _read_one(self, s: Stream) -> np.ndarray:
         c, h = self.model.config, s.header

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_a_seed_fixes_the_log_and_another_changes_it(data, tmp_path):
         run(Recipe(**recipe(data, tmp_path / name, **changes)), quiet=True)
     assert log(tmp_path / "a") == log(tmp_path / "b") != log(tmp_path / "c")
     assert log(tmp_path / "a").splitlines()[0] == ",".join(COLUMNS)
+
+
+def test_a_run_may_start_from_the_average_of_another(data, tmp_path):
+    run(Recipe(**recipe(data, tmp_path / "a", steps=2)), quiet=True)
+    start = {"init": str(tmp_path / "a" / "checkpoint.pt"), "steps": 1, "lr": 1e-12}
+    run(Recipe(**recipe(data, tmp_path / "b", **start)), quiet=True)
+    a, b = (averaged_model(tmp_path / n / "checkpoint.pt").state_dict() for n in "ab")
+    assert all(torch.allclose(a[name], b[name], atol=1e-9) for name in a)
+    with pytest.raises(ValueError, match="init: .* is of another model"):
+        run(Recipe(**recipe(data, tmp_path / "c", **start | {"model": MODEL | {"context": "none"}})), quiet=True)
 
 
 def test_bits_of_z_are_in_the_loss(data, tmp_path):
@@ -161,3 +172,11 @@ def test_the_command_line_changes_a_recipe(data, tmp_path, capsys):
     argv = ["train", str(path), "--data", str(data), "--out", str(tmp_path / "y"), "--steps", "2", "--seed", "4"]
     assert cli.main(argv) == 0
     assert "model.safetensors" in capsys.readouterr().out and log(tmp_path / "y").count("\n") == 3
+
+
+def test_the_recipe_in_the_docs_is_one():
+    text = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?)```", text, re.S)
+    assert Recipe(**json.loads(block)).config.context == context.NAMED["raster"]
+    for name in re.findall(r"`([a-z0-9-]+)`", text[text.index("| context | a name") :].split("\n")[0]):
+        assert name in context.NAMED or name in ("none", "context")

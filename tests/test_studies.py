@@ -31,7 +31,7 @@ def study(folders, monkeypatch, name, *more) -> list[dict]:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(studies, "MODEL", studies.MODEL | SMALL)
     argv = [name, "--images", str(folders / "images"), "--runs", str(folders / "runs"), "--out", str(folders / "out")]
-    argv += ["--data", str(folders / "data"), "--steps", "2", "--crops", "64x1", "--resamples", "20", *more]
+    argv += ["--data", str(folders / "data"), "--steps", "2", "--crops", "64x1", "64x1", "--resamples", "20", *more]
     assert studies.main(argv) == 0
     if name != "estimates":
         assert (folders / "out" / f"{name}.png").stat().st_size > 5000
@@ -64,7 +64,7 @@ def test_rate_and_distortion_of_three_models(folders, monkeypatch, capsys):
 def test_estimates_are_held_against_bytes(folders, monkeypatch, capsys):
     for name in ("none", "raster", "checkerboard"):
         args = argparse.Namespace(runs=folders / "runs", data=[str(folders / "data")], steps=2, seed=0, threads=1)
-        args.crops = "64x1"
+        args.crops = ["64x1", "64x1"]
         monkeypatch.setattr(studies, "MODEL", studies.MODEL | SMALL)
         studies.trained(name, args)
     models = [str(folders / "runs" / name / "model.safetensors") for name in ("none", "raster", "checkerboard")]
