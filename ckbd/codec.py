@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,46 +22,6 @@ from ckbd.model import gain_at
 
 PATCH = 64  # pictures are padded to multiples of this; z has one site for each such square
 MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}
-
-
-def load(
-    model: str | Path = "default",
-    *,
-    device: str | torch.device = "cpu",
-    threads: int | None = None,
-    max_pixels: int = container.MAX_PIXELS,
-    carrier: torch.dtype | None = None,
-    backend: str = "auto",
-) -> Codec:
-    """Load a model file, or a shipped model by name, ready to encode and decode.
-
-    device: where the networks run. threads: for PyTorch (process-wide) and the entropy coder; None leaves PyTorch's
-    setting. max_pixels: larger pictures are refused, by FormatError before anything is allocated (the networks take
-    about 90 bytes a pixel). backend: what computes the exact zone, "torch" or "triton"; "auto" is Triton on a GPU.
-    carrier: float32 or float64, what its integers travel in with backend "torch" (None: float32, on CUDA float64),
-    where the device's arithmetic is probed. Neither changes a result. ValueError if the device cannot, or is not
-    exact.
-    """
-    if threads is not None:
-        if threads < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
-        torch.set_num_threads(threads)
-    if carrier not in (None, torch.float32, torch.float64):
-        raise ValueError(f"carrier: expected torch.float32 or torch.float64, got {carrier}")
-    place = open_device(device)
-    loaded = modelfile.load(model, place)
-    exact = zone.make(loaded.layers, place, backend, carrier)
-    return Codec(loaded, exact, place, threads or torch.get_num_threads(), max_pixels)
-
-
-def open_device(name: str | torch.device) -> torch.device:
-    """The device, after one allocation on it; ValueError, with PyTorch's reason, if there is none."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {str(name)!r}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 class Codec:

@@ -11,7 +11,7 @@ from conftest import textured
 from jpeg_codec import JpegCodec
 from PIL import Image
 
-from ckbd import cli, codec, container
+from ckbd import cli, container, loading
 from ckbd.image import Picture, psnr
 
 
@@ -344,6 +344,6 @@ def test_a_real_stream_through_the_shell(here, tiny_path):
         assert done.returncode == 0 and not done.stderr, done.stderr
         if arguments[0] == "info":
             assert "width" in done.stdout and " 50\n" in done.stdout
-    (image,) = codec.load(tiny_path).decode([(here / "a.ckbd").read_bytes()])
+    (image,) = loading.load(tiny_path).decode([(here / "a.ckbd").read_bytes()])
     with Image.open(here / "b.png") as pil:
         assert pil.size == (50, 67) and np.array_equal(np.asarray(pil), np.asarray(image))

@@ -40,7 +40,7 @@ ALLOWED = {
         "variant",
         "variantfile",
     },
-    "loading": {"codec", "container", "modelfile", "variantcodec", "variantfile"},
+    "loading": {"codec", "container", "modelfile", "variantcodec", "variantfile", "zone"},
     "recipe": {"data", "train", "variant", "variantfile"},
     "train": {"data", "model", "modelfile"},
     "rivals": set(),
