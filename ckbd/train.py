@@ -185,7 +185,11 @@ def _log(path: Path, row: list) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line of `ckbd train`."""
-    parser = argparse.ArgumentParser(prog="ckbd train", description="Train a checkerboard model.")
+    parser = argparse.ArgumentParser(
+        prog="ckbd train",
+        description="Train a checkerboard model.",
+        epilog="ckbd train CONFIG, with a JSON recipe, trains models of the papers instead (docs/training.md).",
+    )
     parser.add_argument("--data", nargs="+", required=True, help="folders or tar files of pictures")
     parser.add_argument("--out", required=True, help="folder for the checkpoint and log; resumes if it has one")
     parser.add_argument("--export", metavar="FILE", help="write the integer model here at the end (.safetensors)")

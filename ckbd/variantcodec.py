@@ -109,7 +109,7 @@ class VariantCodec(Codec):
     # Encoding
 
     def encode(self, images, quality=50.0) -> list[bytes]:
-        """As Codec.encode."""
+        """As Codec.encode, to streams of version 2, one picture after the other."""
         pictures, qualities = self._checked(images, quality)
         return [self._encode(p, q)[0] for p, q in zip(pictures, qualities, strict=True)]
 
