@@ -24,6 +24,7 @@ from ckbd.variant import VariantConfig, parameters, project_psi, with_context
 from ckbd.variantfile import LoadedVariant
 
 ORDERS = ("raster", "wavefront", "tuned")
+BLOCK = 3072  # sites at a time, whose neighbours are gathered: 5 MB with the paper's widths
 
 
 class State:
@@ -67,6 +68,10 @@ class Zone:
 
         first: they are of phase 0 of a pattern, which sees nothing.
         """
+        if len(sites[0]) > BLOCK:
+            ends = range(BLOCK, len(sites[0]), BLOCK)
+            parts = zip(*(np.split(i, ends) for i in sites), strict=True)
+            return tuple(np.concatenate(p) for p in zip(*(self.at(state, s, first) for s in parts), strict=True))
         rows, columns = (torch.from_numpy(i) for i in sites)
         stride, M = state.companded.shape[1:]
         near = None
