@@ -1,9 +1,9 @@
 """What a context costs: `python -m bench.run contexts`, decode time by context and size, and how it grows.
 
-none           mean-scale hyperprior, no context raster-public  a serial context as public code decodes it, written
-here for the comparison: for each site a convolution over
-               its whole window, 1x1 convolutions for the parameters, indexes and symbols as lists, a call of the
-               coder
+none           mean-scale hyperprior, no context
+raster-public  a serial context as public code decodes it, written here for the comparison: for each site a
+               convolution over its whole window, 1x1 convolutions for the parameters, indexes and symbols as
+               lists, a call of the coder (ours, which reads such lists faster than theirs)
 raster         the tuned scan of ckbd.scan: live taps gathered, integer tables, no lists
 wavefront      the same streams along anti-diagonals
 checkerboard   two phases
