@@ -1,6 +1,9 @@
 """Models by config: real streams of every kind, read in every order, and what must be refused."""
 
 import dataclasses
+import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from ckbd.evaluate import EXCESS_BYTES, EXCESS_SHARE
 from ckbd.model import hyper_features, hyper_map
 from ckbd.variant import Variant, VariantConfig, cut, parameters, project_psi, with_context
 
+GOLDEN = Path(__file__).parent / "golden"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 KINDS = {
@@ -249,3 +253,17 @@ def test_what_a_variant_cannot_do_is_refused(tmp_path):
         ckbd.load(tmp_path / "m.safetensors", carrier=torch.float64)
     with pytest.raises(ValueError, match="threads: expected at least 1"):
         ckbd.load(tmp_path / "m.safetensors", threads=0)
+
+
+@pytest.mark.parametrize("name", ["raster", "mixture"])
+@pytest.mark.parametrize("order", ["raster", "wavefront", "tuned"])
+def test_golden_streams_decode_to_their_latents(name, order):
+    """Changing what one decodes to is a new format version."""
+    want = json.loads((GOLDEN / "variants.json").read_text())[name]
+    data = (GOLDEN / f"variant_{name}.ckbd").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == want["stream"]
+    codec = ckbd.load(GOLDEN / f"variant_{name}.safetensors")
+    codec.order = order
+    (latents,) = codec.decode_latents([data])
+    assert hashlib.sha256(np.ascontiguousarray(latents).astype("<i2").tobytes()).hexdigest() == want["y_hat"]
+    assert container.parse(data, version=container.TRACKS).header.tracks == want["tracks"]
