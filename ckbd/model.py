@@ -118,6 +118,20 @@ def hyper_map(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> Tensor:
     return f
 
 
+def lmbda_at(c: Config, position: Tensor) -> Tensor:
+    """The rate-distortion weight at a position from 0, lmbda_min, to 1, lmbda_max."""
+    return c.lmbda_min * (c.lmbda_max / c.lmbda_min) ** position
+
+
+def first_gains(c: Config) -> Tensor:
+    """Logarithms of the gains (levels, M) from which training starts.
+
+    High-rate theory for an orthonormal transform: step^2 = 18 / (lmbda ln 2); features are 255 / 64 units.
+    """
+    lmbda = lmbda_at(c, torch.linspace(0, 1, c.levels))
+    return torch.log(64.0 / torch.sqrt(18.0 / (lmbda * math.log(2.0)))).view(-1, 1).repeat(1, c.M)
+
+
 class Checkerboard(nn.Module):
     """The trainable codec: g_a, h_a, exact zone, g_s, gains and z's prior."""
 
@@ -129,17 +143,13 @@ class Checkerboard(nn.Module):
         self.h_a = HyperAnalysis(c.M, c.hyper, c.Nz)
         self.exact = ExactZone(c)
         self.prior = entropy.FactorizedPrior(c.Nz)
-        # High-rate theory for an orthonormal transform: step^2 = 18 / (lmbda ln 2); features are 255 / 64 units.
-        steps = torch.linspace(0, 1, c.levels)
-        lmbda = c.lmbda_min * (c.lmbda_max / c.lmbda_min) ** steps
-        log_gain = torch.log(64.0 / torch.sqrt(18.0 / (lmbda * math.log(2.0)))).view(-1, 1).repeat(1, c.M)
+        log_gain = first_gains(c)
         self.log_gain = nn.Parameter(log_gain)
         self.log_ungain = nn.Parameter(-log_gain)
 
     def lmbda(self, quality: Tensor) -> Tensor:
         """Rate-distortion weight of a quality 1..100, any shape."""
-        c = self.config
-        return c.lmbda_min * (c.lmbda_max / c.lmbda_min) ** ((quality - 1) / 99)
+        return lmbda_at(self.config, (quality - 1) / 99)
 
     def forward(self, x: Tensor, quality: Tensor, noise: bool = True) -> dict[str, Tensor]:
         """x (B, 3, H, W) in [0, 1], H and W multiples of 64; quality (B,) in steps of 1/2 from 1 to 100.

@@ -124,29 +124,14 @@ def load(model: str | Path = "default", device: str | torch.device = "cpu") -> L
     """
     tensors, text = read_tensors(model, FORMAT)
     c = Config.from_json(text)
-    layers = ExactLayers()
-    for name, shape in exact_shapes(c).items():
-        bias = (2, shape[0]) if name == "first" else shape[:1]
-        fields = [
-            expect(tensors, f"exact.{name}.weight", torch.int8, shape),
-            expect(tensors, f"exact.{name}.bias", torch.int32, bias),
-            expect(tensors, f"exact.{name}.shift", torch.uint8, shape[:1]),
-        ]
-        layers[name] = numerics.prove(IntLayer(*fields), name)
-    with torch.device("meta"):  # shapes alone: what the config claims is compared before it is allocated
+    layers = read_layers(tensors, exact_shapes(c))
+    with torch.device("meta"):
         parts: dict[str, nn.Module] = {
             "g_a": Analysis(c.width, c.M, c.analysis8, c.analysis16),
             "h_a": HyperAnalysis(c.M, c.hyper, c.Nz),
             "g_s": Synthesis(c.width, c.M, c.synthesis8, c.synthesis16),
         }
-    for part, module in parts.items():
-        wanted = {f"{part}.{name}": tuple(t.shape) for name, t in module.state_dict().items()}
-        strangers = {name for name in tensors if name.startswith(f"{part}.")} - wanted.keys()
-        if strangers:
-            raise ValueError(f"model file: the config has no place for tensor {min(strangers)}")
-        state = {name: expect(tensors, name, torch.float32, shape) for name, shape in wanted.items()}
-        module.load_state_dict({name.removeprefix(f"{part}."): t for name, t in state.items()}, assign=True)
-        module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    fill(parts, tensors, device)
     gains = [expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
     columns = {n: tensors[n].shape[-1] if n in tensors and tensors[n].dim() == 2 else 1 for n in _ROWS}
     tables = {
@@ -182,3 +167,32 @@ def expect(tensors: dict[str, Tensor], name: str, dtype: torch.dtype, shape: tup
     if t.is_floating_point() and not t.isfinite().all():
         raise ValueError(f"model file: tensor {name} holds values that are not finite")
     return t
+
+
+def read_layers(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> ExactLayers:
+    """The integer layers of these weight shapes, proved anew. Raises ValueError naming the field."""
+    layers = ExactLayers()
+    for name, shape in shapes.items():
+        bias = (2, shape[0]) if name == "first" else shape[:1]
+        fields = [
+            expect(tensors, f"exact.{name}.weight", torch.int8, shape),
+            expect(tensors, f"exact.{name}.bias", torch.int32, bias),
+            expect(tensors, f"exact.{name}.shift", torch.uint8, shape[:1]),
+        ]
+        layers[name] = numerics.prove(IntLayer(*fields), name)
+    return layers
+
+
+def fill(parts: dict[str, nn.Module], tensors: dict[str, Tensor], device: str | torch.device) -> None:
+    """Gives float networks their weights and moves them to device, for use only.
+
+    parts: on the device "meta", shapes alone, so that what a config claims is compared before it is allocated.
+    """
+    for part, module in parts.items():
+        wanted = {f"{part}.{name}": tuple(t.shape) for name, t in module.state_dict().items()}
+        strangers = {name for name in tensors if name.startswith(f"{part}.")} - wanted.keys()
+        if strangers:
+            raise ValueError(f"model file: the config has no place for tensor {min(strangers)}")
+        state = {name: expect(tensors, name, torch.float32, shape) for name, shape in wanted.items()}
+        module.load_state_dict({name.removeprefix(f"{part}."): t for name, t in state.items()}, assign=True)
+        module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

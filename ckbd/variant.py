@@ -9,7 +9,6 @@ are for study, and their streams are of version 2 (docs/format.md, section 9).
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from ckbd import context, entropy, numerics
 from ckbd.context import Context
 from ckbd.minnen import MinnenAnalysis, MinnenHyperAnalysis, MinnenSynthesis
-from ckbd.model import HIDDEN_FRAC, K_FRAC, Config, ExactLayers, gain_at, hyper_map
+from ckbd.model import HIDDEN_FRAC, K_FRAC, Config, ExactLayers, first_gains, gain_at, hyper_map, lmbda_at
 from ckbd.numerics import QuantLinear, round_half_up
 from ckbd.transforms import Analysis, HyperAnalysis, Synthesis
 
@@ -168,16 +167,13 @@ class Variant(nn.Module):
         self.prior = entropy.FactorizedPrior(c.M if c.prior == "factorised" else c.Nz)
         if c.prior != "factorised":
             self.exact = VariantZone(c)  # last: what comes before starts alike whatever the context
-        steps = torch.linspace(0, 1, c.levels)
-        lmbda = c.lmbda_min * (c.lmbda_max / c.lmbda_min) ** steps
-        log_gain = torch.log(64.0 / torch.sqrt(18.0 / (lmbda * math.log(2.0)))).view(-1, 1).repeat(1, c.M)
+        log_gain = first_gains(c)
         self.log_gain = nn.Parameter(log_gain)
         self.log_ungain = nn.Parameter(-log_gain)
 
     def lmbda(self, quality: Tensor) -> Tensor:
         """Rate-distortion weight of a quality 1..100, any shape."""
-        c = self.config
-        return c.lmbda_min * (c.lmbda_max / c.lmbda_min) ** ((quality - 1) / 99)
+        return lmbda_at(self.config, (quality - 1) / 99)
 
     def forward(
         self, x: Tensor, quality: Tensor, rate: str = "noise", latent: str = "ste", only: Tensor | None = None

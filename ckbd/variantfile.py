@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from ckbd import entropy, numerics
 from ckbd.context import Context
 from ckbd.model import ExactLayers
-from ckbd.modelfile import expect, identity, read_tensors, write
-from ckbd.numerics import IntLayer
+from ckbd.modelfile import expect, fill, identity, read_layers, read_tensors, write
 from ckbd.variant import CHOICES, Variant, VariantConfig, transforms
 
 FORMAT = "ckbd-variant-1"
@@ -118,22 +117,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedVariant:
     for name, wanted in context_tensors(c).items():
         if not torch.equal(expect(tensors, name, torch.uint8, tuple(wanted.shape)), wanted):
             raise ValueError(f"model file: {name} is not what the config says")
-    layers = ExactLayers()
-    for name, shape in exact_shapes(c).items():
-        bias = (2, shape[0]) if name == "first" else shape[:1]
-        fields = [
-            expect(tensors, f"exact.{name}.weight", torch.int8, shape),
-            expect(tensors, f"exact.{name}.bias", torch.int32, bias),
-            expect(tensors, f"exact.{name}.shift", torch.uint8, shape[:1]),
-        ]
-        layers[name] = numerics.prove(IntLayer(*fields), name)
+    layers = read_layers(tensors, exact_shapes(c))
     with torch.device("meta"):
         parts = dict(zip(("g_a", "h_a", "g_s"), transforms(c), strict=True))
-    for part, module in parts.items():
-        wanted = {f"{part}.{name}": tuple(t.shape) for name, t in module.state_dict().items()}
-        state = {name: expect(tensors, name, torch.float32, shape) for name, shape in wanted.items()}
-        module.load_state_dict({name.removeprefix(f"{part}."): t for name, t in state.items()}, assign=True)
-        module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    fill(parts, tensors, device)
     gains = [expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
     tables = _tables(tensors, c.M if c.prior == "factorised" else c.Nz)
     return LoadedVariant(c, identity(tensors), layers, tables, **parts, log_gain=gains[0], log_ungain=gains[1])
