@@ -17,9 +17,7 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections import defaultdict
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -68,22 +66,10 @@ def decode(args: argparse.Namespace) -> list[dict]:
         (stream,) = codec.encode([picture], quality)
         samples: dict[str, list[float]] = defaultdict(list)
         for run in range(args.runs + 3):
-            spent: dict[str, float] = defaultdict(float)
-
-            @contextmanager
-            def stage(name, spent=spent):
-                start = time.perf_counter()
-                yield
-                spent[name] += time.perf_counter() - start
-
-            codec.stage = stage
-            start = time.perf_counter()
-            codec.decode_pictures([stream])
-            spent["total"] = time.perf_counter() - start
+            spent = contexts.stages_of(codec, stream)
             if run >= 3:
                 for name, value in spent.items():
                     samples[name].append(1e3 * value)
-        del codec.stage
         bpp = 8 * len(stream) / (picture.width * picture.height)
         row = {"quality": quality, "bpp": bpp, "bytes": len(stream)}
         cells = []

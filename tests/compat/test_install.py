@@ -18,7 +18,7 @@ from compressai.registry import MODELS
 from models import WIDTHS, model_of, outcome, picture, same
 
 import ckbd.compat.compressai as cc
-from ckbd.compat.compressai import ans, entropy
+from ckbd.compat.compressai import ans, entropy, patch
 
 STOCK = {name: getattr(compressai.ans, name) for name in ("RansEncoder", "RansDecoder", "BufferedRansEncoder")}
 
@@ -79,12 +79,12 @@ def test_every_name_of_the_coder_is_rebound_and_given_back():
     assert len(places) == 9
     cc.install()
     for module, name in places:
-        assert getattr(module, name) is getattr(ans, name)
-    assert _CXX.pmf_to_quantized_cdf is entropy_models._pmf_to_quantized_cdf is ans.pmf_to_quantized_cdf
+        assert getattr(module, name) is getattr(patch, name)
+    assert _CXX.pmf_to_quantized_cdf is entropy_models._pmf_to_quantized_cdf is patch.pmf_to_quantized_cdf
     cc.uninstall()
     for module, name in places:
         assert getattr(module, name) is STOCK[name]
-    assert _CXX.pmf_to_quantized_cdf is entropy_models._pmf_to_quantized_cdf is not ans.pmf_to_quantized_cdf
+    assert _CXX.pmf_to_quantized_cdf is entropy_models._pmf_to_quantized_cdf is not patch.pmf_to_quantized_cdf
 
 
 def test_the_methods_go_back_too():
@@ -114,9 +114,19 @@ def test_modules_that_bound_the_names_before_and_after(tmp_path, monkeypatch):
     cc.install()
     import bound_after
 
-    assert bound_before.Theirs is bound_after.Theirs is ans.RansDecoder
+    assert bound_before.Theirs is bound_after.Theirs is patch.RansDecoder
     cc.uninstall()
     assert bound_before.Theirs is bound_after.Theirs is STOCK["RansDecoder"]
+
+
+def test_who_has_ckbds_coder_by_choice_keeps_it(tmp_path, monkeypatch):
+    (tmp_path / "chosen.py").write_text("from ckbd.compat.compressai.ans import RansDecoder, pmf_to_quantized_cdf\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import chosen
+
+    cc.install()
+    cc.uninstall()
+    assert chosen.RansDecoder is ans.RansDecoder and chosen.pmf_to_quantized_cdf is ans.pmf_to_quantized_cdf
 
 
 def test_models_alive_change_their_coder_and_change_it_back():
@@ -124,13 +134,13 @@ def test_models_alive_change_their_coder_and_change_it_back():
     cc.install()
     after = gaussian()
     for model in (before, after, copy.deepcopy(before), pickle.loads(pickle.dumps(before))):
-        assert type(model.entropy_coder._encoder) is ans.RansEncoder
-        assert type(model.entropy_coder._decoder) is ans.RansDecoder
+        assert type(model.entropy_coder._encoder) is patch.RansEncoder
+        assert type(model.entropy_coder._decoder) is patch.RansDecoder
     cc.uninstall()
     for model in (before, after, copy.deepcopy(after)):
         assert type(model.entropy_coder._encoder) is STOCK["RansEncoder"]
     assert not any(
-        type(o._decoder) is ans.RansDecoder for o in gc.get_objects() if issubclass(type(o), _EntropyCoder)
+        type(o._decoder) is patch.RansDecoder for o in gc.get_objects() if issubclass(type(o), _EntropyCoder)
     )
 
 

@@ -20,39 +20,54 @@ from compressai.entropy_models import entropy_models as stock
 
 from ckbd.compat.compressai import ans, entropy
 
-# CompressAI's object -> ours. Functions and classes alike are told by identity.
+
+# Objects of their own, so that uninstall() leaves alone who has ckbd's coder by his own choice: names are told apart
+# by what they are bound to.
+class RansEncoder(ans.RansEncoder):
+    __doc__ = ans.RansEncoder.__doc__
+
+
+class BufferedRansEncoder(ans.BufferedRansEncoder):
+    __doc__ = ans.BufferedRansEncoder.__doc__
+
+
+class RansDecoder(ans.RansDecoder):
+    __doc__ = ans.RansDecoder.__doc__
+
+
+def pmf_to_quantized_cdf(pmf, precision, /):
+    return ans.pmf_to_quantized_cdf(pmf, precision)
+
+
+# CompressAI's object and ours.
 NAMES = {
-    "RansEncoder": (compressai.ans.RansEncoder, ans.RansEncoder),
-    "BufferedRansEncoder": (compressai.ans.BufferedRansEncoder, ans.BufferedRansEncoder),
-    "RansDecoder": (compressai.ans.RansDecoder, ans.RansDecoder),
-    "pmf_to_quantized_cdf": (_CXX.pmf_to_quantized_cdf, ans.pmf_to_quantized_cdf),
+    "RansEncoder": (compressai.ans.RansEncoder, RansEncoder),
+    "BufferedRansEncoder": (compressai.ans.BufferedRansEncoder, BufferedRansEncoder),
+    "RansDecoder": (compressai.ans.RansDecoder, RansDecoder),
+    "pmf_to_quantized_cdf": (_CXX.pmf_to_quantized_cdf, pmf_to_quantized_cdf),
 }
-_OURS = {"ckbd._ans", "ckbd.compat.compressai.ans", __name__}
 
 _lock = threading.Lock()
 _installed = False
 
 
 def install() -> None:
-    global _installed
-    with _lock:
-        if _installed:
-            return
-        for (owner, name), method in entropy.REPLACEMENT.items():
-            setattr(owner, name, method)
-        _rebind({id(theirs): ours for theirs, ours in NAMES.values()})
-        _installed = True
+    _switch(True)
 
 
 def uninstall() -> None:
+    _switch(False)
+
+
+def _switch(on: bool) -> None:
     global _installed
     with _lock:
-        if not _installed:
+        if _installed == on:
             return
-        for (owner, name), method in entropy.ORIGINAL.items():
+        for (owner, name), method in (entropy.REPLACEMENT if on else entropy.ORIGINAL).items():
             setattr(owner, name, method)
-        _rebind({id(ours): theirs for theirs, ours in NAMES.values()})
-        _installed = False
+        _rebind({id(pair[not on]): pair[on] for pair in NAMES.values()})
+        _installed = on
 
 
 def installed() -> bool:
@@ -61,7 +76,7 @@ def installed() -> bool:
 
 def _rebind(new_of: dict[int, object]) -> None:
     for name, module in list(sys.modules.items()):
-        if name in _OURS or not isinstance(getattr(module, "__dict__", None), dict):
+        if name == __name__ or not isinstance(getattr(module, "__dict__", None), dict):
             continue
         for attribute, value in list(vars(module).items()):
             new = new_of.get(id(value))
