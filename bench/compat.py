@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import compat_coder, kernels
-from bench.compressai_models import build, calibrated, import_compressai
+from bench.compressai_models import build, calibrated, need_compressai
 
 # Registered name -> widths: those of the papers' lower rates, or the only ones there are.
 MODELS = {
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compat(args: argparse.Namespace) -> list[dict]:
-    import_compressai()
+    need_compressai()
     from bench.run import load_pictures
     from ckbd import image
 

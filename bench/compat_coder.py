@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 
-from bench.compressai_models import import_compressai
+from bench.compressai_models import need_compressai
 from ckbd import _ans
 
 SHAPE = (1, 200, 30, 50)
@@ -32,7 +32,7 @@ def compat_coder(args: argparse.Namespace) -> list[dict]:
 
     Stages encode and decode are ckbd._ans alone, of arrays that are ready; they have "ns_per_symbol" and the minimum.
     """
-    import_compressai()
+    need_compressai()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []

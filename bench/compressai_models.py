@@ -8,6 +8,7 @@ as those of trained models do.
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,15 @@ def import_compressai():
     import compressai.models
 
     return compressai
+
+
+def need_compressai() -> None:
+    """Imports compressai, or exits with status 2."""
+    try:
+        import_compressai()
+    except ImportError as error:
+        print(f"CompressAI is not to be had here ({error}); `make compat` makes .venv-compat", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def build(name: str, **widths: int) -> nn.Module:

@@ -80,18 +80,28 @@ class Recipe:
 
     @property
     def config(self) -> VariantConfig:
-        try:
-            return VariantConfig(**self.model)
-        except TypeError as error:
-            raise ValueError(f"model: {error}") from error
+        _check_fields("model", self.model, VariantConfig)
+        return VariantConfig(**self.model)
 
     @classmethod
     def read(cls, path: str | Path, **changes) -> Recipe:
         """The recipe of a JSON file with some of the fields changed; ValueError naming what is wrong."""
         try:
-            return cls(**(json.loads(Path(path).read_text()) | changes))
-        except (TypeError, json.JSONDecodeError) as error:
+            given = json.loads(Path(path).read_text())
+        except ValueError as error:  # no JSON, or no text
             raise ValueError(f"{path}: {error}") from error
+        _check_fields(str(path), given, cls)
+        return cls(**(given | changes))
+
+
+def _check_fields(name: str, given: object, of: type) -> None:
+    """ValueError for what is no object of JSON, or has a field that a dataclass has not."""
+    if not isinstance(given, dict):
+        raise ValueError(f"{name}: expected an object, got {type(given).__name__}")
+    known = [one.name for one in dataclasses.fields(of)]
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{name}: {key}: no such field; there are {', '.join(known)}")
 
 
 def draw_mask(taps: int, seed: int, step: int) -> Tensor:
