@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 
 import torch
+from compressai.entropy_models import GaussianConditional
+from compressai.models.base import get_scale_table
 from torch import Tensor
 
+import ckbd.compat.compressai as cc
 from bench import compressai_models
 
 WIDTHS = {
@@ -79,3 +82,47 @@ def outcome(call):
         return call(), None
     except Exception as error:
         return None, (type(error), str(error))
+
+
+def inputs(n=2, h=6, w=8, M=12, psi=20, seed=0):
+    """y (n, M, h, w) and side_params (n, psi, h, w)."""
+    torch.manual_seed(seed)
+    spread = torch.exp(torch.linspace(-1, 3, M)).view(-1, 1, 1)
+    return spread * torch.randn(n, M, h, w), torch.randn(n, psi, h, w)
+
+
+def there_and_back(codec, y, side):
+    out = codec.compress(y, side)
+    return out, codec.decompress(out["strings"], out["shape"], side)
+
+
+def both(call):
+    """The outcome of a call without and with install()."""
+    cc.uninstall()
+    stock = outcome(call)
+    cc.install()
+    fast = outcome(call)
+    cc.uninstall()
+    return stock, fast
+
+
+def agree(call):
+    """Asserts that a call returns, and the same; returns it."""
+    stock, fast = both(call)
+    assert stock[1] is None and fast[1] is None, (stock[1], fast[1])
+    same(stock[0], fast[0])
+    return fast[0]
+
+
+def gaussian(**kwargs) -> GaussianConditional:
+    model = GaussianConditional(get_scale_table().tolist(), **kwargs)
+    model.update()
+    return model
+
+
+def latents(shape=(2, 6, 5, 7), seed=0):
+    """(inputs, scales, means) float32."""
+    g = torch.Generator().manual_seed(seed)
+    scales = torch.exp(torch.empty(shape).uniform_(-3, 4, generator=g))
+    means = 5 * torch.randn(shape, generator=g)
+    return scales * torch.randn(shape, generator=g) + means, scales, means
