@@ -48,7 +48,9 @@ SOURCES = {
         "scalar.cpp": "",
         "survey.cpp": "",
         "tables.cpp": "",
-        "tracks.cpp": "",
+        "tracks_decode.cpp": "",
+        "tracks_encode.cpp": "",
+        "tracks_tables.cpp": "",
     },
     "ckbd._ans": {
         "ans_avx2.cpp": AVX2,

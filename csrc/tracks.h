@@ -15,6 +15,7 @@ namespace ckbd {
 
 constexpr uint32_t kTrackLow = 1u << 23;  // states live in [2^23, 2^31), bytes go in and out
 constexpr uint32_t kMixtureBits = 16;
+constexpr uint32_t kEscapeBits = 4;  // of the count of bits of an escape value
 constexpr int kSymbolMax = 1023;
 constexpr int kMixtures = 3;
 constexpr size_t kCdf = 8193;
