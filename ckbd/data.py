@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,21 @@ def pictures(path: str | Path) -> Iterator[np.ndarray]:
 
     Raises FileNotFoundError if there is none, ValueError naming a picture that cannot be read.
     """
-    path, count = Path(path), 0
+    path = Path(path)
     if path.is_dir():
-        for file in image.find(path):
-            count += 1
-            yield _read(file, file)
+        found = [(file, str(file)) for file in image.find(path)]
     else:
         try:
             with tarfile.open(path) as tar:
                 members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in image.SUFFIXES]
-                for member in sorted(members, key=lambda m: m.name):
-                    count += 1
-                    yield _read(io.BytesIO(tar.extractfile(member).read()), f"{path}: {member.name}")
+                members.sort(key=lambda m: m.name)
+                found = [(io.BytesIO(tar.extractfile(m).read()), f"{path}: {m.name}") for m in members]
         except tarfile.TarError as error:
             raise ValueError(f"{path}: neither a folder nor a tar file: {error}") from error
-    if not count:
+    if not found:
         raise FileNotFoundError(f"{path}: no pictures ({', '.join(image.SUFFIXES)})")
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(_read, *zip(*found, strict=True))
 
 
 def _read(source, name) -> np.ndarray:
@@ -63,3 +63,38 @@ class Crops:
             crop = np.rot90(p[top : top + size, left : left + size], self.rng.integers(4))
             out[i] = crop[:, ::-1] if self.rng.integers(2) else crop
         return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+
+
+class DeviceCrops:
+    """The crops of Crops, drawn and cut on the device where they are used: a step with them can be a CUDA graph.
+
+    pictures: uint8 (H, W, 3) of any sizes, held on the device; the draws are of torch's generator there.
+    """
+
+    def __init__(self, pictures: list[np.ndarray], device: str | torch.device):
+        flat = np.concatenate([p.reshape(-1) for p in pictures])
+        self.pixels = torch.from_numpy(flat).to(device)
+        sizes = torch.tensor([p.shape[:2] for p in pictures])
+        starts = torch.tensor([p.size for p in pictures]).cumsum(0) - sizes.prod(1) * 3
+        self.sizes, self.starts = sizes.to(device), starts.to(device)
+
+    def batch(self, count: int, size: int) -> Tensor:
+        """(count, 3, size, size) float32 in [0, 1], channels last in memory."""
+        device = self.pixels.device
+        which = torch.randint(len(self.starts), (count,), device=device)
+        height, width = self.sizes[which].unbind(1)
+        # Doubles below 1 times at most 2^31: the product's floor is uniform and below the limit.
+        top, left = (
+            (torch.rand(count, device=device, dtype=torch.float64) * (n - size + 1)).long() for n in (height, width)
+        )
+        flip = torch.randint(2, (3, count, 1, 1), device=device).bool()
+        along = torch.arange(size, device=device)
+        row, column = along.view(1, -1, 1), along.view(1, 1, -1)
+        row = torch.where(flip[0], size - 1 - row, row)
+        column = torch.where(flip[1], size - 1 - column, column)
+        row, column = torch.where(flip[2], column, row), torch.where(flip[2], row, column)
+        first = (self.starts[which].view(-1, 1, 1) + 3 * ((top.view(-1, 1, 1) + row) * width.view(-1, 1, 1))) + 3 * (
+            left.view(-1, 1, 1) + column
+        )
+        index = first.unsqueeze(-1) + torch.arange(3, device=device)
+        return (self.pixels[index].float() / 255).permute(0, 3, 1, 2)

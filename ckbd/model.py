@@ -24,6 +24,7 @@ class Config:
     """Widths of the model; all are positive, H1, H2 and psi multiples of 32 (int8 dots), M of 8."""
 
     width: int = 128  # features at 1/8 resolution
+    analysis_width: int = 0  # those of g_a, if the encoder is to be another (0: width)
     M: int = 256  # latent channels
     Nz: int = 64  # hyper-latent channels
     hyper: int = 128  # features of h_a
@@ -41,16 +42,25 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse, by ValueError, what a hostile or mistyped model file or config may hold."""
-        least = {"width": 64, "M": 8, "levels": 2, "analysis8": 0, "analysis16": 0, "synthesis8": 0, "synthesis16": 0}
+        blocks = {"analysis8": 0, "analysis16": 0, "synthesis8": 0, "synthesis16": 0}
+        least = {"width": 64, "M": 8, "levels": 2, "analysis_width": 64 if self.analysis_width else 0} | blocks
         for field in dataclasses.fields(Config):
             value = getattr(self, field.name)
             if field.name.startswith("lmbda"):
                 fits, wanted = isinstance(value, (int, float)) and 0 < value < 1e6, "a number above 0"
             else:
-                low, high = least.get(field.name, 1), 2048 if least.get(field.name, 1) else 64
+                low, high = least.get(field.name, 1), 64 if field.name in blocks else 2048
                 fits, wanted = type(value) is int and low <= value <= high, f"an integer from {low} to {high}"
             if not fits:
                 raise ValueError(f"{field.name}: expected {wanted}, got {value!r}")
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The float networks of these widths: "g_a", "h_a" and "g_s"."""
+        return {
+            "g_a": Analysis(self.analysis_width or self.width, self.M, self.analysis8, self.analysis16),
+            "h_a": HyperAnalysis(self.M, self.hyper, self.Nz),
+            "g_s": Synthesis(self.width, self.M, self.synthesis8, self.synthesis16),
+        }
 
     @classmethod
     def from_json(cls, text: str) -> Config:
@@ -132,15 +142,27 @@ def first_gains(c: Config) -> Tensor:
     return torch.log(64.0 / torch.sqrt(18.0 / (lmbda * math.log(2.0)))).view(-1, 1).repeat(1, c.M)
 
 
+def carried_gains(log_gain: Tensor, of: Config, to: Config) -> Tensor:
+    """(levels, M) log gains that give each rate-distortion weight of a range the gain that it had in another.
+
+    Beyond the old range they go on by high-rate theory, as first_gains: half the logarithm of the weight.
+    """
+    lmbda = torch.linspace(0, 1, to.levels, dtype=torch.float64)
+    lmbda = math.log(to.lmbda_min) + lmbda * math.log(to.lmbda_max / to.lmbda_min)
+    span = math.log(of.lmbda_max / of.lmbda_min)
+    place = (lmbda - math.log(of.lmbda_min)) / span
+    inside = gain_at(log_gain, 1 + 99 * place.clamp(0, 1).to(log_gain)).log()[..., 0, 0]
+    return inside + (0.5 * span * (place - place.clamp(0, 1))).to(log_gain).unsqueeze(1)
+
+
 class Checkerboard(nn.Module):
     """The trainable codec: g_a, h_a, exact zone, g_s, gains and z's prior."""
 
     def __init__(self, config: Config | None = None):
         super().__init__()
         self.config = c = config or Config()
-        self.g_a = Analysis(c.width, c.M, c.analysis8, c.analysis16)
-        self.g_s = Synthesis(c.width, c.M, c.synthesis8, c.synthesis16)
-        self.h_a = HyperAnalysis(c.M, c.hyper, c.Nz)
+        parts = c.networks()
+        self.g_a, self.g_s, self.h_a = parts["g_a"], parts["g_s"], parts["h_a"]
         self.exact = ExactZone(c)
         self.prior = entropy.FactorizedPrior(c.Nz)
         log_gain = first_gains(c)

@@ -126,11 +126,7 @@ def load(model: str | Path = "default", device: str | torch.device = "cpu") -> L
     c = Config.from_json(text)
     layers = read_layers(tensors, exact_shapes(c))
     with torch.device("meta"):
-        parts: dict[str, nn.Module] = {
-            "g_a": Analysis(c.width, c.M, c.analysis8, c.analysis16),
-            "h_a": HyperAnalysis(c.M, c.hyper, c.Nz),
-            "g_s": Synthesis(c.width, c.M, c.synthesis8, c.synthesis16),
-        }
+        parts = c.networks()
     fill(parts, tensors, device)
     gains = [expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
     columns = {n: tensors[n].shape[-1] if n in tensors and tensors[n].dim() == 2 else 1 for n in _ROWS}

@@ -57,7 +57,7 @@ def round_half_up(x: Tensor) -> Tensor:
 
 class _Requantise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, acc: Tensor, shift: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def forward(ctx, acc: Tensor, shift: Tensor, low, high) -> Tensor:
         scale = torch.exp2(-shift)
         half = torch.where(shift > 0, torch.exp2(shift - 1), torch.zeros_like(shift))
         out = torch.floor((acc + half) * scale)
@@ -74,13 +74,11 @@ class _Requantise(torch.autograd.Function):
 def requantise(acc: Tensor, layer: IntLayer, low, high) -> Tensor:
     """Arithmetic shift with round-half-up, then clamp; channels are the last dimension.
 
-    acc: (..., N) integer-valued, |acc| + 2^(shift-1) < 2^24. low, high: numbers or (N,). Returns (..., N).
+    acc: (..., N) integer-valued, |acc| + 2^(shift-1) < 2^24. low, high: both numbers, or both (N,). Returns (..., N).
     Dividing by a power of two and floor are exact in binary floating point, so this is (acc + 2^(s-1)) >> s.
     """
-    low = torch.as_tensor(low, dtype=acc.dtype, device=acc.device)
-    high = torch.as_tensor(high, dtype=acc.dtype, device=acc.device)
     if not layer.exact:
-        return torch.maximum(acc * torch.exp2(-layer.shift), low)
+        return (acc * torch.exp2(-layer.shift)).clamp(min=low)
     return _Requantise.apply(acc, layer.shift.to(acc.dtype), low, high)
 
 

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ckbd import variantfile
 from ckbd.data import Crops
-from ckbd.train import crop_stages, cut_log, draw_qualities, learning_rate, loss_of
+from ckbd.steps import draw_qualities, loss_of
+from ckbd.train import crop_stages, cut_log, learning_rate
 from ckbd.variant import Variant, VariantConfig
 
 COLUMNS = ("step", "lr", "loss", "bpp", "bpp_z", "psnr")

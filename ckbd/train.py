@@ -19,43 +19,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ckbd.data import Crops
-from ckbd.model import Checkerboard, Config
+from ckbd import steps
+from ckbd.data import Crops, DeviceCrops
+from ckbd.model import Checkerboard, Config, carried_gains
 from ckbd.modelfile import save
 
 LOG_EVERY = 100  # steps
-
-
-def loss_of(out: dict[str, Tensor], x: Tensor, lmbda: Tensor, metric: str, balance: float) -> dict[str, Tensor]:
-    """Per-image bpp and mse (B,), and the scalar loss: mean of (bpp + lmbda D) / (lmbda / balance)^0.5.
-
-    D is 255^2 MSE, or 4000 (1 - MS-SSIM), which asks for about the same rate. Bits grow roughly as lmbda^0.5, so
-    the division lets every quality pull on the shared weights with about the same force; the optimum at each single
-    quality is unchanged by it. x: (B, 3, H, W); lmbda: (B,).
-    """
-    bpp = (out["bits_y"] + out["bits_z"]) / (x.shape[2] * x.shape[3])
-    mse = (out["x_hat"] - x).square().flatten(1).mean(1)
-    if metric == "mse":
-        distortion = 255.0**2 * mse
-    else:
-        from pytorch_msssim import ms_ssim
-
-        distortion = 4000 * (1 - ms_ssim(out["x_hat"].clamp(0, 1), x, data_range=1.0, size_average=False))
-    loss = ((bpp + lmbda * distortion) * (balance / lmbda) ** 0.5).mean()
-    return {"loss": loss, "bpp": bpp, "mse": mse}
+SYNC_EVERY = 20  # steps that may wait on a GPU: the clock that ends a run must not run ahead of them
 
 
 def learning_rate(peak: float, step: int, progress: float) -> float:
     """Warm-up over 300 steps, then half a cosine down to 1 % of the peak at progress 1."""
     return peak * min(1.0, (step + 1) / 300) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
-
-
-def draw_qualities(count: int) -> Tensor:
-    """(count,) qualities in half steps, one from each of count equal strata of [1, 100]."""
-    place = (torch.randperm(count) + torch.rand(count)) / count
-    return torch.round(2 + 198 * place) / 2
 
 
 def crop_stages(crops: str) -> list[tuple[int, int]]:
@@ -80,74 +56,86 @@ def train(args: argparse.Namespace) -> Checkerboard:
     if args.metric == "ms-ssim" and min(size for size, _ in stages) < 192:
         raise ValueError(f"crops: MS-SSIM needs at least 192 pixels, got {args.crops}")
     config = Config.from_json(Path(args.config).read_text()) if args.config else Config()
+    device = torch.device(args.device)
+    on_gpu = device.type == "cuda"
     data = Crops(args.data, max(size for size, _ in stages), args.seed)
+    draw = DeviceCrops(data.pictures, device).batch if on_gpu else data.batch
     print(f"{len(data.pictures)} pictures", flush=True)
+    if on_gpu:
+        # TF32 holds every int8 exactly and sums in float32, so the exact zone is trained as it will run.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
 
-    model = Checkerboard(config).to(args.device, memory_format=torch.channels_last)
+    model = Checkerboard(config).to(device, memory_format=torch.channels_last)
     if args.init:
-        model.load_state_dict(_checkpoint(args.init, args.device, config)["average"])
-    average = Checkerboard(config).to(args.device)
+        _start(model, args.init)
+    average = Checkerboard(config).to(device)
     average.load_state_dict(model.state_dict())
-    optimiser = torch.optim.Adam(model.parameters(), lr=args.lr)
-    step, spent, sums = 0, 0.0, []
+    optimisers = steps.optimisers(model, args.lr, args.muon_lr, on_gpu)
+    stepper = steps.Stepper(
+        model,
+        average,
+        optimisers,
+        draw,
+        metric=args.metric,
+        clip=args.clip,
+        bf16=args.bf16,
+        graphs=on_gpu and not args.no_graph,
+    )
+    step, spent = 0, 0.0
     checkpoint = out_dir / "checkpoint.pt"
     if checkpoint.exists():
         state = _checkpoint(checkpoint, args.device, config)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent, sums = state["step"], state["spent"], state["sums"]
+        for optimiser, one in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(one)
+        step, spent = state["step"], state["spent"]
+        stepper.sums.copy_(state["sums"])
         cut_log(out_dir / "log.csv", step)
         torch.set_rng_state(state["rng"].cpu())
         data.rng.bit_generator.state = state["data_rng"]
+        if on_gpu:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), device)
         print(f"resumed at step {step}, {spent / 60:.1f} minutes", flush=True)
 
     def store() -> None:
         state = {
             "model": model.state_dict(),
             "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
             "step": step,
             "spent": spent,
-            "sums": sums,
+            "sums": stepper.sums,
             "rng": torch.get_rng_state(),
             "data_rng": data.rng.bit_generator.state,
             "config": dataclasses.asdict(config),
         }
+        if on_gpu:
+            state["cuda_rng"] = torch.cuda.get_rng_state(device)
         torch.save(state, checkpoint.with_suffix(".new"))
         os.replace(checkpoint.with_suffix(".new"), checkpoint)
 
-    balance = math.sqrt(config.lmbda_min * config.lmbda_max)
-    weights, averaged = list(model.parameters()), list(average.parameters())
     started, stored = time.monotonic() - spent, time.monotonic()
     while True:
         progress = step / args.steps if args.steps else spent / (60 * args.minutes)
         if progress >= 1:
             break
         size, count = stages[min(int(progress * len(stages)), len(stages) - 1)]
-        x = data.batch(count, size).to(args.device, memory_format=torch.channels_last)
-        quality = draw_qualities(count).to(args.device)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=args.bf16):
-            out = model(x, quality, noise=args.rate == "noise")
-        parts = loss_of(out, x, model.lmbda(quality), args.metric, balance)
-        optimiser.zero_grad(set_to_none=True)
-        parts["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(weights, args.clip)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(args.lr, step, progress)
-        optimiser.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(averaged, weights, 1 - min(args.ema, (1 + step) / (10 + step)))
-
-        step, spent = step + 1, time.monotonic() - started
-        psnr = -10 * torch.log10(parts["mse"].detach().clamp(min=1e-10))
-        thirds = [psnr[(quality > a) & (quality <= a + 33)].mean().item() for a in (1, 34, 67)]
-        sums.append([parts["loss"].item(), parts["bpp"].mean().item(), *thirds])
+        lr = learning_rate(1.0, step, progress)
+        stepper(size, count, progress < args.rounded_from, lr, 1 - min(args.ema, (1 + step) / (10 + step)))
+        step += 1
+        if on_gpu and step % SYNC_EVERY == 0:
+            torch.cuda.synchronize(device)
+        spent = time.monotonic() - started
         if step % LOG_EVERY == 0:
-            means = torch.tensor(sums).nanmean(0).tolist()
-            lr = optimiser.param_groups[0]["lr"]
-            _log(out_dir / "log.csv", [step, f"{spent / 60:.2f}", f"{lr:.2e}", *(f"{v:.4f}" for v in means)])
-            sums = []
+            loss, bpp, *rest = stepper.sums.tolist()
+            psnrs = [total / count if count else math.nan for total, count in zip(rest[:3], rest[3:], strict=True)]
+            means = [loss / LOG_EVERY, bpp / LOG_EVERY, *psnrs]
+            _log(
+                out_dir / "log.csv", [step, f"{spent / 60:.2f}", f"{args.lr * lr:.2e}", *(f"{v:.4f}" for v in means)]
+            )
+            stepper.sums.zero_()
         if time.monotonic() - stored > 120:
             store()
             stored = time.monotonic()
@@ -155,11 +143,25 @@ def train(args: argparse.Namespace) -> Checkerboard:
     return average
 
 
-def _checkpoint(path: str | Path, device: str, config: Config) -> dict:
-    """What store() wrote; ValueError if it is damaged or another config's."""
+@torch.no_grad()
+def _start(model: Checkerboard, path: str) -> None:
+    """Gives the model the averaged weights of a checkpoint, whose config may have another range of lmbda."""
+    state = _checkpoint(path, "cpu")
+    of, to = Config(**state["config"]), model.config
+    if dataclasses.replace(of, lmbda_min=to.lmbda_min, lmbda_max=to.lmbda_max) != to:
+        raise ValueError(f"{path}: made with another config: {state['config']}")
+    weights = state["average"]
+    weights["log_gain"] = carried_gains(weights["log_gain"], of, to)
+    weights["log_ungain"] = -carried_gains(-weights["log_ungain"], of, to)
+    model.load_state_dict(weights)
+
+
+def _checkpoint(path: str | Path, device: str, config: Config | None = None) -> dict:
+    """What store() wrote; ValueError if it is damaged, or not of this config."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        same = state["config"] == dataclasses.asdict(config)
+        same = config is None or state["config"] == dataclasses.asdict(config)
+        state["average"], state["config"]
     except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path}: not a checkpoint of ckbd train: {error}") from error
     if not same:
@@ -196,12 +198,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--config", metavar="FILE", help="JSON with fields of ckbd.model.Config (default: the default)"
     )
-    parser.add_argument("--init", metavar="FILE", help="start from the averaged weights of this checkpoint.pt")
     parser.add_argument(
-        "--rate",
-        choices=("noise", "rounded"),
-        default="noise",
-        help="what the rate is taken of: y and z with uniform noise, or as they are coded (for the last part)",
+        "--init",
+        metavar="FILE",
+        help="start from the averaged weights of this checkpoint.pt, whose lmbda may have had another range",
+    )
+    parser.add_argument(
+        "--rounded-from",
+        type=float,
+        default=0.4,
+        metavar="SHARE",
+        help="the rate is that of y and z with uniform noise up to here in the run, then as they are coded "
+        "(default %(default)s; 0 and 1: all of it one or the other)",
     )
     parser.add_argument(
         "--lowest-gain",
@@ -218,6 +226,9 @@ def main(argv: list[str] | None = None) -> int:
         help="SIZExCOUNT of each equal part of the run (default %(default)s)",
     )
     parser.add_argument("--lr", type=_positive(float), default=1e-3)
+    parser.add_argument(
+        "--muon-lr", type=float, default=0.0, help="above 0: Muon for the matrices of g_a, g_s and h_a, at this rate"
+    )
     parser.add_argument("--clip", type=_positive(float), default=1.0, help="gradient norm limit")
     parser.add_argument("--ema", type=float, default=0.9995)
     parser.add_argument("--metric", choices=("mse", "ms-ssim"), default="mse")
@@ -225,6 +236,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=_positive(int))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-graph", action="store_true", help="on a GPU: launch every kernel of a step singly")
     args = parser.parse_args(argv)
     try:
         if args.export and not Path(args.export).absolute().parent.is_dir():

@@ -17,7 +17,7 @@ FEATURE_SCALE = 4.0  # brings DCT coefficients of images in [0, 1] to about unit
 
 
 class Block(nn.Module):
-    """x + pointwise(act(pointwise(depthwise 3x3(x)))), (B, C, H, W) -> same; zero at the start."""
+    """x + pointwise(act(pointwise(depthwise 3x3(x)))), (B, C, H, W) -> same; nearly nothing is added at the start."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -41,11 +41,12 @@ def _dct(n: int) -> Tensor:
 
 
 def block_transform(width: int, latent: int) -> tuple[Tensor, Tensor]:
-    """Orthonormal starting values: patch (width, 192) over unshuffled RGB, pair (latent, width, 2, 2).
+    """Orthonormal starting values: patch (n, 192) over unshuffled RGB, pair (latent, n, 2, 2), n = min(width, 192).
 
-    Luma gets all 64 coefficients of a patch and the chroma planes share the rest equally; of the pairs' outputs the
-    lowest frequencies are kept, again with most of them for luma.
+    Features beyond 192 have no part in it. Luma gets all 64 coefficients of a patch and the chroma planes share the
+    rest equally; of the pairs' outputs the lowest frequencies are kept, again with most of them for luma.
     """
+    width = min(width, 192)
     colours = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
     colours = colours / colours.norm(dim=1, keepdim=True)
     d = _dct(8)
@@ -90,9 +91,9 @@ class Analysis(nn.Module):
         self.out = nn.Conv2d(M, M, 1)
         patch, pair = block_transform(width, M)
         with torch.no_grad():
-            self.patch.weight.copy_(patch.view(width, 192, 1, 1) * FEATURE_SCALE)
+            self.patch.weight[: len(patch)] = patch.view(-1, 192, 1, 1) * FEATURE_SCALE
             self.patch.bias.zero_()
-            self.down.weight.copy_(pair)
+            self.down.weight.zero_()[:, : len(patch)] = pair
             self.down.bias.zero_()
             self.out.weight.copy_(torch.eye(M).view(M, M, 1, 1))
             self.out.bias.zero_()
@@ -117,9 +118,9 @@ class Synthesis(nn.Module):
             self.enter.weight.copy_(torch.eye(M).view(M, M, 1, 1))
             self.enter.bias.zero_()
             # pixel_shuffle reads channel 4 n + 2 a + b for feature n at (a, b).
-            self.up.weight.copy_(pair.reshape(M, 4 * width).t().reshape(4 * width, M, 1, 1))
+            self.up.weight[: 4 * len(patch)] = pair.reshape(M, -1).t().reshape(-1, M, 1, 1)
             self.up.bias.zero_()
-            self.pixels.weight.copy_(patch.t().reshape(192, width, 1, 1) / FEATURE_SCALE)
+            self.pixels.weight.zero_()[:, : len(patch)] = patch.t().reshape(192, -1, 1, 1) / FEATURE_SCALE
             self.pixels.bias.zero_()
 
     def forward(self, y: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from ckbd.context import Context
 from ckbd.minnen import MinnenAnalysis, MinnenHyperAnalysis, MinnenSynthesis
 from ckbd.model import HIDDEN_FRAC, K_FRAC, Config, ExactLayers, first_gains, gain_at, hyper_map, lmbda_at
 from ckbd.numerics import QuantLinear, round_half_up
-from ckbd.transforms import Analysis, HyperAnalysis, Synthesis
 
 SHARE_MAX = 63
 CHOICES = {
@@ -252,9 +251,7 @@ def transforms(c: VariantConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
         g_a, h_a, g_s = MinnenAnalysis(c.width, c.M), MinnenHyperAnalysis(c.hyper, c.M, c.Nz), None
         g_s = MinnenSynthesis(c.width, c.M)
     else:
-        g_a = Analysis(c.width, c.M, c.analysis8, c.analysis16)
-        h_a = HyperAnalysis(c.M, c.hyper, c.Nz)
-        g_s = Synthesis(c.width, c.M, c.synthesis8, c.synthesis16)
+        g_a, h_a, g_s = c.networks().values()
     return g_a, nn.Identity() if c.prior == "factorised" else h_a, g_s
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 import ckbd
 from ckbd.data import Crops, pictures
 from ckbd.model import Checkerboard, hyper_features
-from ckbd.train import draw_qualities, learning_rate, main
+from ckbd.steps import draw_qualities
+from ckbd.train import learning_rate, main
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,8 @@ def run(folder, out, steps, *more, monkeypatch):
         "64x2",
         "--config",
         str(folder / "tiny.json"),
+        "--rounded-from",
+        "0",
         *more,
     ]
     assert main(argv) == 0
@@ -63,7 +66,7 @@ def test_resumed_training_continues_exactly(folder, tmp_path, monkeypatch):
 
 def test_log_of_a_resumed_run_has_whole_averages(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("ckbd.train.learning_rate", lambda peak, step, progress: peak)
-    argv = ["--data", str(folder), "--crops", "64x2", "--config", str(folder / "tiny.json")]
+    argv = ["--data", str(folder), "--crops", "64x2", "--config", str(folder / "tiny.json"), "--rounded-from", "0"]
     monkeypatch.setattr("ckbd.train.LOG_EVERY", 3)
     for out, stops in (("whole", [6]), ("parts", [4, 6])):
         for steps in stops:
@@ -86,11 +89,22 @@ def test_bf16_does_not_reach_the_exact_zone(folder, tmp_path, monkeypatch):
     assert seen == [torch.float32]
 
 
-@pytest.mark.parametrize("rate", ["noise", "rounded"])
-def test_training_starts_from_another_runs_weights(folder, tmp_path, monkeypatch, rate):
+@pytest.mark.parametrize("rounded_from", ["0", "1"])
+def test_training_starts_from_another_runs_weights(folder, tmp_path, monkeypatch, rounded_from):
     run(folder, tmp_path / "a", 1, monkeypatch=monkeypatch)
     start = str(tmp_path / "a" / "checkpoint.pt")
-    run(folder, tmp_path / "b", 1, "--init", start, "--lr", "1e-12", "--rate", rate, monkeypatch=monkeypatch)
+    run(
+        folder,
+        tmp_path / "b",
+        1,
+        "--init",
+        start,
+        "--lr",
+        "1e-12",
+        "--rounded-from",
+        rounded_from,
+        monkeypatch=monkeypatch,
+    )
     a, b = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True) for n in "ab")
     assert all(torch.allclose(a["average"][n], b["model"][n], atol=1e-9) for n in a["average"])
 
