@@ -8,7 +8,7 @@ transform of JPEG 2000).
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,13 @@ class Rival:
     encode: (rgb uint8 (H, W, 3), setting) -> bytes.
     settings: a ladder from about 0.1 to 2 bpp on photographs; a quality, for JPEG 2000 a rate in bpp.
     feature: the name under which PIL.features knows the library.
+    every: all settings to search in, from the smallest file up.
     """
 
     encode: Callable[[np.ndarray, float], bytes]
     settings: tuple[float, ...]
     feature: str
+    every: tuple[float, ...]
 
 
 def _save(rgb: np.ndarray, **options: object) -> bytes:
@@ -68,14 +70,18 @@ def _avif(rgb: np.ndarray, quality: float) -> bytes:
 
 
 _JPEG_QUALITIES = (1, 3, 5, 8, 12, 18, 26, 36, 50, 65, 78, 88, 93)
+_WHOLE = tuple(range(101))
+_HALVES = tuple(q / 2 for q in range(201))
+_RATES = tuple(0.01 * 1.03**n for n in range(260))  # to 21 bpp
 
 RIVALS = {
-    "jpeg-420": Rival(_jpeg("4:2:0"), _JPEG_QUALITIES, "jpg"),
-    "jpeg-444": Rival(_jpeg("4:4:4"), _JPEG_QUALITIES, "jpg"),
-    "jpeg2000": Rival(_jpeg2000, (0.08, 0.12, 0.18, 0.27, 0.4, 0.6, 0.85, 1.2, 1.6, 2.1), "jpg_2000"),
-    "webp": Rival(_webp, (0, 2, 5, 12, 25, 40, 55, 70, 80, 87), "webp"),
-    "avif": Rival(_avif, (3, 10, 18, 26, 34, 42, 50, 60, 70, 80), "avif"),
+    "jpeg-420": Rival(_jpeg("4:2:0"), _JPEG_QUALITIES, "jpg", _WHOLE[1:]),
+    "jpeg-444": Rival(_jpeg("4:4:4"), _JPEG_QUALITIES, "jpg", _WHOLE[1:]),
+    "jpeg2000": Rival(_jpeg2000, (0.08, 0.12, 0.18, 0.27, 0.4, 0.6, 0.85, 1.2, 1.6, 2.1), "jpg_2000", _RATES),
+    "webp": Rival(_webp, (0, 2, 5, 12, 25, 40, 55, 70, 80, 87), "webp", _HALVES),
+    "avif": Rival(_avif, (3, 10, 18, 26, 34, 42, 50, 60, 70, 80), "avif", _WHOLE),
 }
+WOBBLE = 2  # settings beside the one that bisection ends on, tried because sizes do not climb strictly
 
 
 def why_absent(name: str) -> str | None:
@@ -91,26 +97,49 @@ def decode(data: bytes) -> np.ndarray:
         return np.array(image.convert("RGB"))
 
 
-def jpeg_at_size(rgb: np.ndarray, nbytes: int) -> bytes:
-    """The JPEG of at most nbytes bytes that is nearest to rgb, uint8 (H, W, 3).
+def largest_within(encode: Callable[[float], bytes], settings: Sequence[float], nbytes: int) -> tuple[float, bytes]:
+    """(setting, bytes) of the largest file of at most nbytes bytes, or of the smallest if none fits: see its length.
 
-    For 4:2:0 and 4:4:4 each the highest quality that fits is searched for, and the one with the smaller
-    squared error is returned. If not even quality 1 fits, the smaller of the two at quality 1: compare its
-    length with nbytes.
+    Sizes must climb with the settings but for a wobble: after bisection WOBBLE settings on both sides are tried too.
+    Of equal sizes that fit the higher setting is taken.
     """
-    candidates = []
-    for subsampling in ("4:2:0", "4:4:4"):
-        encode = _jpeg(subsampling)
-        low, high, best = 1, 100, encode(rgb, 1)
-        while low < high:
-            quality = (low + high + 1) // 2
-            data = encode(rgb, quality)
-            if len(data) <= nbytes:
-                low, best = quality, data
-            else:
-                high = quality - 1
-        candidates.append(best)
-    fitting = [data for data in candidates if len(data) <= nbytes]
+    files: dict[int, bytes] = {}
+
+    def fits(i: int) -> bool:
+        files[i] = encode(settings[i])
+        return len(files[i]) <= nbytes
+
+    low, high = -1, len(settings)  # settings up to low fit, those from high on do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    for i in range(max(low - WOBBLE, 0), min(high + WOBBLE + 1, len(settings))):
+        if i not in files:
+            fits(i)
+    within = [i for i, data in files.items() if len(data) <= nbytes]
+    if within:
+        best = max(within, key=lambda i: (len(files[i]), i))
+    else:
+        best = min(files, key=lambda i: (len(files[i]), i))
+    return settings[best], files[best]
+
+
+def at_size(names: Sequence[str], rgb: np.ndarray, nbytes: int) -> tuple[str, float, bytes]:
+    """(name, setting, bytes): the file of at most nbytes bytes, of these rivals', that is nearest to rgb.
+
+    rgb: uint8 (H, W, 3). Each rival gives its largest file that fits; the smallest squared error wins. If none
+    fits, the smallest file of all: compare its length with nbytes.
+    """
+    found = [
+        (name, *largest_within(lambda q, r=RIVALS[name]: r.encode(rgb, q), RIVALS[name].every, nbytes))
+        for name in names
+    ]
+    fitting = [one for one in found if len(one[2]) <= nbytes]
     if not fitting:
-        return min(candidates, key=len)
-    return min(fitting, key=lambda data: np.mean((decode(data) - rgb.astype(np.float64)) ** 2))
+        return min(found, key=lambda one: len(one[2]))
+    return min(fitting, key=lambda one: np.mean((decode(one[2]) - rgb.astype(np.float64)) ** 2))
+
+
+def jpeg_at_size(rgb: np.ndarray, nbytes: int) -> bytes:
+    """at_size of JPEG with 4:2:0 and with 4:4:4: the bytes alone."""
+    return at_size(("jpeg-420", "jpeg-444"), rgb, nbytes)[2]

@@ -66,3 +66,49 @@ def test_jpeg_at_size_gives_the_smallest_if_none_fits():
     rgb = textured(80, 96)
     smallest = min((rivals.RIVALS[name].encode(rgb, 1) for name in ("jpeg-420", "jpeg-444")), key=len)
     assert rivals.jpeg_at_size(rgb, 10) == smallest
+
+
+def wobbling(settings):
+    """A coder whose sizes climb by 10 a setting, but every fourth file is 25 smaller."""
+    return lambda setting: bytes(100 + 10 * setting - 25 * (setting % 4 == 3))
+
+
+@pytest.mark.parametrize("nbytes", [*range(60, 140), 555, 560, 10**6])
+def test_largest_within_is_what_trying_every_setting_finds(nbytes):
+    settings = range(100)
+    encode = wobbling(settings)
+    setting, data = rivals.largest_within(encode, settings, nbytes)
+    assert data == encode(setting)
+    sizes = [(len(encode(s)), s) for s in settings]
+    fitting = [one for one in sizes if one[0] <= nbytes]
+    assert (len(data), setting) == (max(fitting) if fitting else (100, 0))
+
+
+@pytest.mark.parametrize("name", rivals.RIVALS)
+@pytest.mark.parametrize("bpp", [0.1, 2.0])
+def test_rivals_files_are_never_larger_and_close_to_the_best_setting(name, bpp):
+    rgb = textured(48, 64)
+    nbytes = int(bpp * 48 * 64 / 8)
+    rival = rivals.RIVALS[name]
+    files = {setting: rival.encode(rgb, setting) for setting in rival.every[:: len(rival.every) // 12]}
+    setting, data = rivals.largest_within(files.__getitem__, list(files), nbytes)
+    assert data == files[setting]
+    fitting = [len(file) for file in files.values() if len(file) <= nbytes]
+    assert len(data) == max(fitting) if fitting else len(data) == min(map(len, files.values())) > nbytes
+
+
+@pytest.mark.parametrize("nbytes", [400, 2500])
+def test_at_size_is_the_nearest_of_those_that_fit(nbytes):
+    rgb = textured(48, 64)
+    alone = {name: rivals.at_size([name], rgb, nbytes) for name in ("jpeg-420", "jpeg2000", "webp")}
+    name, setting, data = rivals.at_size(list(alone), rgb, nbytes)
+    assert (name, setting, data) == alone[name] and len(data) <= nbytes
+    assert data == rivals.RIVALS[name].encode(rgb, setting)
+    fitting = [psnr(rgb, rivals.decode(one[2])) for one in alone.values() if len(one[2]) <= nbytes]
+    assert psnr(rgb, rivals.decode(data)) == max(fitting)
+
+
+def test_at_size_without_any_that_fits_gives_the_smallest():
+    rgb = textured(48, 64)
+    alone = [rivals.at_size([name], rgb, 10) for name in ("jpeg-420", "webp")]
+    assert rivals.at_size(["jpeg-420", "webp"], rgb, 10) == min(alone, key=lambda one: len(one[2]))
