@@ -166,6 +166,11 @@ def checkers() -> np.ndarray:
     return colours[(y >= HEIGHT // 2).astype(int), odd]
 
 
+def flat() -> np.ndarray:
+    """Gray of level 128 and nothing else."""
+    return np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+
+
 def dark() -> np.ndarray:
     """Gray squares of levels 0 to 15 over a slow ramp from 0 to 16."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -228,10 +233,13 @@ HARD = {
         "line-art": Hard("line art", line_art, (56, 140)),
         "cartoon": Hard("a cartoon of 9 flat colours", cartoon, (60, 100)),
     },
-    "flat-and-noise": {
-        "checkers": Hard("saturated checkers", checkers, (64, 100)),
+    "flat": {
+        "flat": Hard("flat gray, shown with 8 times the contrast", flat, (64, 128), 8, 128),
         "dark": Hard("gray of levels 0 to 16, shown 12 times as bright", dark, (64, 48), 12),
         "gradient": Hard("a smooth gradient, shown with 4 times the contrast", gradient, (64, 128), 4, None),
+        "checkers": Hard("saturated checkers", checkers, (64, 100)),
+    },
+    "noise": {
         "white-noise": Hard("white noise", white_noise, (64, 128)),
         "grain": Hard("a photograph under film-like grain", grain, (64, 128)),
         "faces": Hard("faces, large to small", faces, (100, 200)),

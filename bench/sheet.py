@@ -93,7 +93,7 @@ class Coded:
 
     @property
     def caption(self) -> str:
-        return f"{self.codec} q{self.setting:g}  {self.bpp:.3f} bpp{'*' if self.over else ''}  {self.psnr:.2f} dB"
+        return f"{self.codec} q{self.setting:.3g}  {self.bpp:.3f} bpp{'*' if self.over else ''}  {self.psnr:.2f} dB"
 
 
 def ckbd_at(codec: ckbd.Codec, rgb: np.ndarray, nbytes: int, qualities: Sequence[float] = QUALITIES) -> Coded:

@@ -71,14 +71,15 @@ def _avif(rgb: np.ndarray, quality: float) -> bytes:
 
 _JPEG_QUALITIES = (1, 3, 5, 8, 12, 18, 26, 36, 50, 65, 78, 88, 93)
 _WHOLE = tuple(range(101))
-_HALVES = tuple(q / 2 for q in range(201))
+# WebP's quantiser follows the cube root of quality (bent at 75): these qualities move it by equal steps of a half.
+_CUBES = tuple(150 * (n / 254) ** 3 if n < 202 else 50 + 50 * (n / 254) ** 3 for n in range(255))
 _RATES = tuple(0.01 * 1.03**n for n in range(260))  # to 21 bpp
 
 RIVALS = {
     "jpeg-420": Rival(_jpeg("4:2:0"), _JPEG_QUALITIES, "jpg", _WHOLE[1:]),
     "jpeg-444": Rival(_jpeg("4:4:4"), _JPEG_QUALITIES, "jpg", _WHOLE[1:]),
     "jpeg2000": Rival(_jpeg2000, (0.08, 0.12, 0.18, 0.27, 0.4, 0.6, 0.85, 1.2, 1.6, 2.1), "jpg_2000", _RATES),
-    "webp": Rival(_webp, (0, 2, 5, 12, 25, 40, 55, 70, 80, 87), "webp", _HALVES),
+    "webp": Rival(_webp, (0, 2, 5, 12, 25, 40, 55, 70, 80, 87), "webp", _CUBES),
     "avif": Rival(_avif, (3, 10, 18, 26, 34, 42, 50, 60, 70, 80), "avif", _WHOLE),
 }
 WOBBLE = 2  # settings beside the one that bisection ends on, tried because sizes do not climb strictly

@@ -69,7 +69,9 @@ def test_hard_pictures_are_the_same_on_every_call(name, hard):
     assert np.array_equal(first, hard.make())
     assert first.shape == (256, 384, 3) and first.dtype == np.uint8
     assert sheet.cut(first, hard.crop).shape == (sheet.CROP, sheet.CROP, 3)
-    assert sheet.cut(first, hard.crop, sheet.stretch(hard, first)).std() > 5  # something is to be seen
+    assert (
+        name == "flat" or sheet.cut(first, hard.crop, sheet.stretch(hard, first)).std() > 5
+    )  # there is something to see
 
 
 def test_hard_pictures_are_what_they_say():
@@ -95,7 +97,7 @@ def test_photographs_come_without_a_network_and_hold_their_crops(photo, monkeypa
 
 
 def test_stretching_shows_small_differences():
-    hard = hard_pictures.HARD["flat-and-noise"]["gradient"]
+    hard = hard_pictures.HARD["flat"]["gradient"]
     original = np.full((256, 384, 3), 100, np.uint8)
     assert np.all(sheet.stretch(hard, original)(original) == 100)
     assert np.all(sheet.stretch(hard, original)(original + np.uint8(2)) == 108)
