@@ -21,6 +21,7 @@ from ckbd.transforms import Analysis, HyperAnalysis, Synthesis
 
 FORMAT = "ckbd-model-1"
 MODELS = Path(__file__).parent / "models"
+ALIASES = {"default": "small"}
 _ROWS = ("table.y.freq", "table.z.freq")  # as long as their longest table
 
 
@@ -58,7 +59,10 @@ def identity(tensors: dict[str, Tensor]) -> bytes:
 
 
 def export(model: Checkerboard) -> dict[str, Tensor]:
-    """The tensors of a model file. Raises ValueError if a layer cannot be proved exact."""
+    """The tensors of a model file: the float networks in float16, whose 11 bits are plenty for weights.
+
+    Raises ValueError if a layer cannot be proved exact, or a weight is beyond float16.
+    """
     tensors = {}
     with torch.no_grad():
         for name, layer in model.exact.integers().items():
@@ -66,10 +70,10 @@ def export(model: Checkerboard) -> dict[str, Tensor]:
                 tensors[f"exact.{name}.{field}"] = value.cpu().contiguous()
         tensors |= entropy.gaussian_tables() | entropy.factorized_tables(model.prior, numerics.ACT_MAX)
         for part in ("g_a", "h_a", "g_s"):
-            tensors |= {
-                f"{part}.{name}": value.cpu().contiguous()
-                for name, value in getattr(model, part).state_dict().items()
-            }
+            for name, value in getattr(model, part).state_dict().items():
+                if not value.half().isfinite().all():
+                    raise ValueError(f"{part}.{name}: expected numbers within float16, got {value.abs().max():g}")
+                tensors[f"{part}.{name}"] = value.half().cpu().contiguous()
         tensors |= {"log_gain": model.log_gain.detach().cpu(), "log_ungain": model.log_ungain.detach().cpu()}
     return tensors
 
@@ -89,7 +93,7 @@ def find(model: str | Path) -> Path:
     """The file of a model: a path, or a shipped model's name. Raises FileNotFoundError."""
     path = Path(model)
     if path.name == str(model) and path.suffix != ".safetensors":
-        path = MODELS / f"{model}.safetensors"
+        path = MODELS / f"{ALIASES.get(path.name, path.name)}.safetensors"
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in MODELS.glob("*.safetensors"))) or "none"
         raise FileNotFoundError(f"model {str(model)!r}: no such file or shipped model (shipped: {shipped})")
@@ -180,7 +184,7 @@ def read_layers(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) 
 
 
 def fill(parts: dict[str, nn.Module], tensors: dict[str, Tensor], device: str | torch.device) -> None:
-    """Gives float networks their weights and moves them to device, for use only.
+    """Gives float networks their weights, float32 or float16 in the file, and moves them to device, for use only.
 
     parts: on the device "meta", shapes alone, so that what a config claims is compared before it is allocated.
     """
@@ -189,6 +193,9 @@ def fill(parts: dict[str, nn.Module], tensors: dict[str, Tensor], device: str | 
         strangers = {name for name in tensors if name.startswith(f"{part}.")} - wanted.keys()
         if strangers:
             raise ValueError(f"model file: the config has no place for tensor {min(strangers)}")
-        state = {name: expect(tensors, name, torch.float32, shape) for name, shape in wanted.items()}
+        state = {}
+        for name, shape in wanted.items():
+            half = name in tensors and tensors[name].dtype == torch.float16
+            state[name] = expect(tensors, name, torch.float16 if half else torch.float32, shape).float()
         module.load_state_dict({name.removeprefix(f"{part}."): t for name, t in state.items()}, assign=True)
         module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -346,3 +346,30 @@ def test_a_choice_made_in_another_process_is_taken(tmp_path):
         got = tune.choose(psi.device, "key", INTEGER, lambda config: pytest.fail("measured again"))
     assert got == INTEGER[2]
     assert ops.candidates(torch.int8, []) == INTEGER
+
+
+# Training
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["tf32", "bf16"])
+def test_a_captured_step_learns_as_an_eager_one(bf16):
+    from ckbd.data import DeviceCrops
+    from ckbd.steps import WARM_UP, Stepper, optimisers
+
+    losses = []
+    for graphs in (False, True):
+        torch.manual_seed(0)
+        model, average = tiny_model().cuda(), tiny_model().cuda()
+        crops = DeviceCrops([textured(160, 160)], "cuda")
+        one = Stepper(model, average, optimisers(model, 1e-3, 1e-3, True), crops.batch, bf16=bf16, graphs=graphs)
+        for step in range(60):
+            if step in (10, 50):
+                one.sums.zero_()
+            one(64, 8, False, 1.0, 0.01)
+            if step == 19:
+                first = one.sums[0].item()
+        losses.append((first, one.sums[0].item()))
+        assert not graphs or isinstance(one.graphs[64, 8, False], torch.cuda.CUDAGraph) and WARM_UP < 10
+    for first, last in losses:
+        assert last < 0.8 * first
+    assert abs(losses[0][1] / losses[1][1] - 1) < 0.2
