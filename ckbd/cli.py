@@ -1,4 +1,4 @@
-"""The command `ckbd`: encode, decode, info, eval, train."""
+"""The command `ckbd`: encode, decode, info, eval, train, fit-tables."""
 
 from __future__ import annotations
 
@@ -238,6 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=evaluate)
 
     commands.add_parser("train", help="train a model (ckbd train --help tells how)", add_help=False)
+    commands.add_parser("fit-tables", help="fit a model's tables to pictures (see its --help)", add_help=False)
     return parser
 
 
@@ -253,6 +254,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from ckbd import train
 
             return train.main(argv[1:]) or 0
+        if argv[:1] == ["fit-tables"]:
+            from ckbd import fit
+
+            return fit.main(argv[1:])
         args = _parser().parse_args(argv)
         status = args.run(args)
         sys.stdout.flush()

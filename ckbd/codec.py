@@ -7,7 +7,7 @@ the number of threads (docs/numerics.md). The entropy coder takes the pictures o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -81,14 +81,22 @@ class Codec:
             bits.append(entropy.table_bits(self.model.tables, torch.from_numpy(z), flat))
         return bits
 
+    def _analyse(self, pictures: list[Picture], qualities: list[float]) -> list[tuple]:
+        """The symbols of each picture; padded sizes must agree."""
+        return self.quantise(self.features(pictures), qualities)
+
     @torch.inference_mode()
-    def _analyse(self, pictures: list[Picture], qualities: list[float]) -> Iterable[tuple]:
-        """(z, ((k, r), (k, r))) of each picture, flat numpy arrays int16, uint8, int16; padded sizes must agree."""
-        m = self.model
+    def features(self, pictures: list[Picture]) -> Tensor:
+        """g_a of pictures whose padded sizes agree, float32 (B, M, H/16, W/16): what no quality has touched yet."""
         x = torch.cat([image.pad(image.to_tensor([p]), PATCH) for p in pictures])
-        x = x.to(self.device, memory_format=torch.channels_last)
+        return self.model.g_a(x.to(self.device, memory_format=torch.channels_last))
+
+    @torch.inference_mode()
+    def quantise(self, features: Tensor, qualities: list[float]) -> list[tuple]:
+        """(z, ((k, r), (k, r))) of each picture, flat numpy arrays int16, uint8, int16, from its features."""
+        m = self.model
         quality = torch.tensor(qualities, dtype=torch.float32, device=self.device)
-        y = m.g_a(x) * gain_at(m.log_gain, quality)
+        y = features * gain_at(m.log_gain, quality)
         z = numerics.round_half_up(m.h_a(y).clamp(-numerics.ACT_MAX, numerics.ACT_MAX))
         if not (y.isfinite().all() and z.isfinite().all()):
             raise ValueError("image: its features are not finite with this model")
@@ -100,7 +108,7 @@ class Codec:
             self.zone.assemble(state, p, r)
             phases.append((k.flatten(1).cpu().numpy(), r.flatten(1).cpu().numpy()))
         z = z.flatten(1).cpu().numpy()
-        return [(z[b], tuple((k[b], r[b]) for k, r in phases)) for b in range(len(pictures))]
+        return [(z[b], tuple((k[b], r[b]) for k, r in phases)) for b in range(len(z))]
 
     def _pack(
         self, picture: Picture, quality: float, payload: bytes, lanes_log2: int, skip_max: int, tail: int

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +22,57 @@ def pictures(path: str | Path) -> Iterator[np.ndarray]:
 
     Raises FileNotFoundError if there is none, ValueError naming a picture that cannot be read.
     """
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor())
+        # Files are opened and tar members read one by one; decoding is what takes long.
+        yield from pool.map(_read, *zip(*(fetch() for fetch in _fetchers(path, stack)), strict=True))
+
+
+def sample(paths: Sequence[str | Path], count: int, side: int, seed: int) -> Iterator[np.ndarray]:
+    """count pictures of tar files and folders, or all if there are fewer: uint8 (H, W, 3), side x side at most.
+
+    A seed chooses them, their order and, of those larger than side, the window. No more than these are read.
+    Raises as pictures() does.
+    """
+    rng = np.random.default_rng(seed)
+    with ExitStack() as stack:
+        fetchers = [fetch for path in paths for fetch in _fetchers(path, stack)]
+        for i in rng.permutation(len(fetchers))[:count]:
+            picture = _read(*fetchers[i]())
+            top, left = (rng.integers(max(n - side, 0) + 1) for n in picture.shape[:2])
+            yield picture[top : top + side, left : left + side]
+
+
+def _fetchers(path: str | Path, stack: ExitStack) -> list[Callable[[], tuple[object, str]]]:
+    """A function for each picture, in name order, that gives _read's arguments while stack is open."""
     path = Path(path)
     if path.is_dir():
-        found = [(file, str(file)) for file in image.find(path)]
+        fetchers = [partial(_pair, file, str(file)) for file in image.find(path)]
     else:
-        try:
-            with tarfile.open(path) as tar:
-                members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in image.SUFFIXES]
-                members.sort(key=lambda m: m.name)
-                found = [(io.BytesIO(tar.extractfile(m).read()), f"{path}: {m.name}") for m in members]
-        except tarfile.TarError as error:
-            raise ValueError(f"{path}: neither a folder nor a tar file: {error}") from error
-    if not found:
+        with _naming(path):
+            tar = stack.enter_context(tarfile.open(path))
+            members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in image.SUFFIXES]
+        fetchers = [partial(_extract, path, tar, member) for member in sorted(members, key=lambda m: m.name)]
+    if not fetchers:
         raise FileNotFoundError(f"{path}: no pictures ({', '.join(image.SUFFIXES)})")
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(_read, *zip(*found, strict=True))
+    return fetchers
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: neither a folder nor a tar file: {error}") from error
+
+
+def _pair(source: object, name: str) -> tuple[object, str]:
+    return source, name
+
+
+def _extract(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, str]:
+    with _naming(path):
+        return io.BytesIO(tar.extractfile(member).read()), f"{path}: {member.name}"
 
 
 def _read(source, name) -> np.ndarray:

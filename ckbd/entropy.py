@@ -132,8 +132,8 @@ def round_frequencies(p: list[float], total: int) -> list[int]:
 
 
 def gaussian_tables() -> dict[str, Tensor]:
-    """The y tables of docs/format.md: table.y.freq int16 (64, n) and table.y.max uint8 (64)."""
-    rows, largest = [], []
+    """The y tables of docs/format.md for Gaussians of the ladder of scales."""
+    rows = []
     for k in range(SCALES):
         spread = SCALE_MIN * math.exp(LOG_STEP * k) * math.sqrt(2.0)
 
@@ -141,35 +141,56 @@ def gaussian_tables() -> dict[str, Tensor]:
             return 0.5 * math.erfc(edge / spread)
 
         # An escape owns two slots at the least: symbols rarer than that together are not worth a slot each.
-        cap, top = MAX_NARROW if k <= NARROW else MAX_WIDE, 1
+        cap, top = largest_size(k), 1
         while top < cap and 2 * tail(top + 0.5) > 2 / TOTAL:
             top += 1
-        # In pairs of slots: f_0 grows by one pair at a time, f_m by a slot for +m and one for -m.
         p = [1 - 2 * tail(0.5)] + [2 * (tail(m - 0.5) - tail(m + 0.5)) for m in range(1, top + 1)]
-        f = round_frequencies([*p, 2 * tail(top + 0.5)], TOTAL // 2)
-        rows.append([2 * f[0], *f[1:]])
-        largest.append(top)
-    return {"table.y.freq": _padded(rows), "table.y.max": torch.tensor(largest, dtype=torch.uint8)}
+        rows.append([*p, 2 * tail(top + 0.5)])
+    return y_tables(rows)
+
+
+def largest_size(k: int) -> int:
+    """What max_k of the y table of scale index k may be at most."""
+    return MAX_NARROW if k <= NARROW else MAX_WIDE
+
+
+def y_tables(rows: list[list[float]]) -> dict[str, Tensor]:
+    """table.y.freq int16 (64, n) and table.y.max uint8 (64) of docs/format.md that lose the least against rows.
+
+    rows[k]: the masses of |r| = 0, 1, ..., max_k, both signs together, and of all beyond.
+    """
+    # In pairs of slots: f_0 grows by one pair at a time, f_m by a slot for +m and one for -m.
+    paired = [round_frequencies(p, TOTAL // 2) for p in rows]
+    return {
+        "table.y.freq": _padded([[2 * f[0], *f[1:]] for f in paired]),
+        "table.y.max": torch.tensor([len(p) - 2 for p in rows], dtype=torch.uint8),
+    }
 
 
 def factorized_tables(prior: FactorizedPrior, limit: int) -> dict[str, Tensor]:
-    """The z tables of docs/format.md for symbols within [-limit, limit]: freq and low, size (Nz) int16."""
+    """The z tables of docs/format.md for symbols within [-limit, limit]."""
     with torch.no_grad():
         channels = prior.matrices[0].shape[0]
         grid = torch.arange(-limit, limit + 1, dtype=torch.float64)
         mass = FactorizedPrior.mass(copy.deepcopy(prior).double(), grid.expand(channels, -1)).tolist()
-    rows, lows, sizes = [], [], []
+    rows, lows = [], []
     for p in mass:
         kept = [i for i, value in enumerate(p) if value * TOTAL > 0.5] or [max(range(len(p)), key=p.__getitem__)]
-        first, last = kept[0], kept[-1]
-        inside = p[first : last + 1]
-        rows.append(round_frequencies([*inside, max(1 - sum(inside), 0.0)], TOTAL))
-        lows.append(first - limit)
-        sizes.append(len(inside))
+        inside = p[kept[0] : kept[-1] + 1]
+        rows.append([*inside, max(1 - sum(inside), 0.0)])
+        lows.append(kept[0] - limit)
+    return z_tables(rows, lows)
+
+
+def z_tables(rows: list[list[float]], lows: list[int]) -> dict[str, Tensor]:
+    """table.z.freq int16 (Nz, n), .low and .size int16 (Nz) of docs/format.md that lose the least against rows.
+
+    rows[c]: the masses of the symbols lows[c], lows[c] + 1, ... and of all others.
+    """
     return {
-        "table.z.freq": _padded(rows),
+        "table.z.freq": _padded([round_frequencies(p, TOTAL) for p in rows]),
         "table.z.low": torch.tensor(lows, dtype=torch.int16),
-        "table.z.size": torch.tensor(sizes, dtype=torch.int16),
+        "table.z.size": torch.tensor([len(p) - 1 for p in rows], dtype=torch.int16),
     }
 
 

@@ -45,13 +45,14 @@ ALLOWED = {
     "optim": set(),
     "steps": {"model", "optim"},
     "train": {"data", "model", "modelfile", "steps"},
+    "fit": {"codec", "data", "entropy", "image", "loading", "modelfile", "numerics"},
     "rivals": set(),
     "evaluate": {"image", "rivals"},
     "report": {"evaluate", "image"},
     "files": set(),
     "_ans": set(),
     "compat": {"_ans", "kernels"},
-    "cli": {"codec", "container", "image", "files", "recipe", "train", "evaluate", "report"},
+    "cli": {"codec", "container", "image", "files", "recipe", "train", "fit", "evaluate", "report"},
     "__init__": {"codec", "container", "image", "loading"},
 }
 # Outside packages that only these may import.
