@@ -24,6 +24,8 @@ from ckbd.rivals import RIVALS, decode, why_absent
 
 QUALITIES = (1, 8, 15, 25, 35, 45, 55, 65, 75, 85, 92, 100)
 WINDOW = (0.15, 1.0)
+METRICS = ("psnr", "ms_ssim")
+JPEGS = ("jpeg-420", "jpeg-444")
 MS_SSIM_MIN_SIDE = 161  # four halvings under an 11x11 window
 # What a stream may hold beyond its estimated bits: a share for the coder's rounding, and bytes for the
 # container.
@@ -71,30 +73,42 @@ def metrics(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
     return decibel, ms_ssim(x, x_hat, data_range=1.0).item()
 
 
-def _rising(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """The curve's bpp and PSNR by rate, without points that another one equals or beats at no more bytes."""
+def decibels(curve: Curve, metric: str) -> list[float | None]:
+    """A curve's quality in dB: "psnr" as it is, "ms_ssim" as -10 log10(1 - MS-SSIM); None where there is none.
+
+    Raises ValueError for another metric.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}")
+    if metric == "psnr":
+        return curve["psnr"]
+    return [None if v is None or v >= 1 else -10 * math.log10(1 - v) for v in curve["ms_ssim"]]
+
+
+def _rising(curve: Curve, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The curve's bpp and dB by rate, without points that another one equals or beats at no more bytes."""
     points: list[tuple[float, float]] = []
-    pairs = zip(curve["bpp"], curve["psnr"], strict=True)
-    for bpp, psnr in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
-        if not points or psnr > points[-1][1]:
-            points.append((bpp, psnr))
-    rate, psnr = np.array(points, dtype=np.float64).reshape(-1, 2).T
-    return rate, psnr
+    pairs = [pair for pair in zip(curve["bpp"], decibels(curve, metric), strict=True) if pair[1] is not None]
+    for bpp, quality in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
+        if not points or quality > points[-1][1]:
+            points.append((bpp, quality))
+    rate, quality = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    return rate, quality
 
 
-def _pair(anchor: Curve, test: Curve) -> tuple[Any, Any, float, float] | None:
-    """PSNR -> log10 bpp interpolants of both curves and the PSNRs that both reach; None if there are none."""
-    (rate_a, psnr_a), (rate_t, psnr_t) = _rising(anchor), _rising(test)
-    if min(len(psnr_a), len(psnr_t)) < 2:
+def _pair(anchor: Curve, test: Curve, metric: str) -> tuple[Any, Any, float, float] | None:
+    """dB -> log10 bpp interpolants of both curves and the qualities that both reach; None if there are none."""
+    (rate_a, quality_a), (rate_t, quality_t) = _rising(anchor, metric), _rising(test, metric)
+    if min(len(quality_a), len(quality_t)) < 2:
         return None
-    low, high = max(psnr_a[0], psnr_t[0]), min(psnr_a[-1], psnr_t[-1])
+    low, high = max(quality_a[0], quality_t[0]), min(quality_a[-1], quality_t[-1])
     if low >= high:
         return None
     _, log_rate_a, log_rate_t = bjontegaard.bd_rate(
         rate_a,
-        psnr_a,
+        quality_a,
         rate_t,
-        psnr_t,
+        quality_t,
         method="pchip",
         require_matching_points=False,
         interpolators=True,
@@ -103,16 +117,16 @@ def _pair(anchor: Curve, test: Curve) -> tuple[Any, Any, float, float] | None:
     return log_rate_a, log_rate_t, float(low), float(high)
 
 
-def bd_rate(anchor: Curve, test: Curve, window: tuple[float, float] = WINDOW) -> BD | None:
-    """Rate of test against anchor at equal PSNR, in percent: -30 means 30 % fewer bytes.
+def bd_rate(anchor: Curve, test: Curve, window: tuple[float, float] = WINDOW, metric: str = "psnr") -> BD | None:
+    """Rate of test against anchor at equal quality by a metric, in percent: -30 means 30 % fewer bytes.
 
-    Curves hold "bpp" and "psnr" in any order. log10 bpp is interpolated over PSNR (pchip, the bjontegaard
-    package) through all points of each curve, and the difference is averaged over the PSNRs that both curves
-    reach and that the anchor reaches at rates inside window (in bpp): the window's ends become PSNRs through
-    the anchor's own interpolant. Where test starts above the anchor's PSNR at window[0], or ends below that
-    at window[1], less of the window is covered; anchor_bpp tells how much. None if nothing is.
+    Curves hold "bpp" and the metric, in any order. log10 bpp is interpolated over decibels() (pchip, the
+    bjontegaard package) through all points of each curve, and the difference is averaged over the qualities that
+    both curves reach and that the anchor reaches at rates inside window (in bpp): the window's ends become
+    qualities through the anchor's own interpolant. Where test starts above the anchor's quality at window[0], or
+    ends below that at window[1], less of the window is covered; anchor_bpp tells how much. None if nothing is.
     """
-    pair = _pair(anchor, test)
+    pair = _pair(anchor, test, metric)
     if pair is None:
         return None
     log_rate_a, log_rate_t, low, high = pair
@@ -120,29 +134,42 @@ def bd_rate(anchor: Curve, test: Curve, window: tuple[float, float] = WINDOW) ->
     start, stop = (min(max(math.log10(rate), first), last) for rate in window)
     if start >= stop:
         return None
-    # The interpolant is strictly rising, so each rate between first and last is reached at one PSNR.
+    # The interpolant is strictly rising, so each rate between first and last is reached once.
     low = float(log_rate_a.solve(start, extrapolate=False)[0]) if start > first else low
     high = float(log_rate_a.solve(stop, extrapolate=False)[0]) if stop < last else high
     difference = (log_rate_t.integrate(low, high) - log_rate_a.integrate(low, high)) / (high - low)
     return BD(float(10**difference - 1) * 100, (float(10**start), float(10**stop)))
 
 
-def envelope(first: Curve, second: Curve) -> Curve:
-    """The better of two codecs at every PSNR: the points of each that the other's curve does not undercut."""
-    pair = _pair(first, second)
+def envelope(first: Curve, second: Curve, metric: str = "psnr") -> Curve:
+    """The better of two codecs at every quality: the points of each that the other's curve does not undercut."""
+    pair = _pair(first, second, metric)
     kept = []
     for own, other in ((first, 1), (second, 0)):
-        for bpp, psnr, similarity in zip(own["bpp"], own["psnr"], own["ms_ssim"], strict=True):
-            shared = pair is not None and pair[2] <= psnr <= pair[3]
+        points = zip(own["bpp"], own["psnr"], own["ms_ssim"], strict=True)
+        for point, quality in zip(points, decibels(own, metric), strict=True):
+            if quality is None:
+                continue
+            shared = pair is not None and pair[2] <= quality <= pair[3]
             # A hair's breadth of room: two curves that coincide undercut each other by rounding alone.
-            if not shared or math.log10(bpp) <= float(pair[other](psnr)) + 1e-9:
-                kept.append((bpp, psnr, similarity))
+            if not shared or math.log10(point[0]) <= float(pair[other](quality)) + 1e-9:
+                kept.append((quality, point))
     best: Curve = {"bpp": [], "psnr": [], "ms_ssim": []}
-    for point in sorted(kept, key=lambda point: point[0]):
-        if not best["psnr"] or point[1] > best["psnr"][-1]:
+    highest = -math.inf
+    for quality, point in sorted(kept, key=lambda one: one[1][0]):
+        if quality > highest:
+            highest = quality
             for values, value in zip(best.values(), point, strict=True):
                 values.append(value)
     return best
+
+
+def bd_rates(
+    anchors: dict[str, Curve], test: Curve, window: tuple[float, float] = WINDOW, metric: str = "psnr"
+) -> dict[str, BD | None]:
+    """bd_rate of test against each anchor; "jpeg-best" is the better of both JPEGs by the same metric."""
+    best = {name: envelope(*(anchors[j] for j in JPEGS), metric) for name in anchors if name == "jpeg-best"}
+    return {name: bd_rate(anchor, test, window, metric) for name, anchor in (anchors | best).items()}
 
 
 def _row(codec: str, setting: float, name: str, x: np.ndarray, stream: bytes, x_hat: np.ndarray) -> Row:
@@ -202,10 +229,10 @@ def run(
     threads: how many rivals run at once (None: one a core). progress: show a bar on stderr. Returns "curve"
     (quality, bpp, psnr, ms_ssim: one value a quality), "rivals" ({name: bpp, psnr, ms_ssim}; with both JPEGs
     also "jpeg-best", their envelope), "bd_rate" ({name: percent against that rival, or None}), "bd_bpp" (the
-    rival's rates that each was taken over), "absent" ({name: why a rival is missing}), "images", "model",
-    "estimate" (the stream farthest from its estimated bits), "rows" (one an image and setting, with the keys
-    of COLUMNS). Raises ValueError if the folder holds no image or one that cannot be read, and for an unknown
-    rival.
+    rival's rates that each was taken over), "bd_rate_ms_ssim" and "bd_bpp_ms_ssim" (the same at equal MS-SSIM),
+    "absent" ({name: why a rival is missing}), "images", "model", "estimate" (the stream farthest from its
+    estimated bits), "rows" (one an image and setting, with the keys of COLUMNS). Raises ValueError if the
+    folder holds no image or one that cannot be read, and for an unknown rival.
     """
     paths = image.find(folder)
     if not paths:
@@ -247,14 +274,17 @@ def run(
     others = {rival: _curve(rows, rival) for rival in rivals if rival not in absent}
     for other in others.values():
         del other["quality"]
-    if {"jpeg-420", "jpeg-444"} <= others.keys():
-        others["jpeg-best"] = envelope(others["jpeg-420"], others["jpeg-444"])
-    deltas = {name: bd_rate(other, curve, window) for name, other in others.items()}
+    if others.keys() >= set(JPEGS):
+        others["jpeg-best"] = envelope(*(others[name] for name in JPEGS))
+    deltas = {}
+    for metric, suffix in (("psnr", ""), ("ms_ssim", "_ms_ssim")):
+        found = bd_rates(others, curve, window, metric).items()
+        deltas["bd_rate" + suffix] = {name: delta.percent if delta else None for name, delta in found}
+        deltas["bd_bpp" + suffix] = {name: delta.anchor_bpp if delta else None for name, delta in found}
     return {
         "curve": curve,
         "rivals": others,
-        "bd_rate": {name: delta.percent if delta else None for name, delta in deltas.items()},
-        "bd_bpp": {name: delta.anchor_bpp if delta else None for name, delta in deltas.items()},
+        **deltas,
         "absent": absent,
         "images": [path.relative_to(folder).as_posix() for path in paths],
         "model": codec.model_hash,

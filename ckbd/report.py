@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ckbd.evaluate import COLUMNS, EXCESS_BYTES, EXCESS_SHARE, Curve
+from ckbd.evaluate import BD, COLUMNS, EXCESS_BYTES, EXCESS_SHARE, METRICS, Curve, decibels
 from ckbd.image import replacing
 
 # Okabe and Ito's colours, which stay apart under the common colour blindnesses.
@@ -24,6 +24,9 @@ STYLES = {
     "webp": ("#009E73", "D"),
     "avif": ("#0072B2", "P"),
 }
+
+
+LABELS = {"psnr": "PSNR", "ms_ssim": "MS-SSIM"}
 
 
 def _text(value: float | None, digits: int) -> str:
@@ -39,6 +42,29 @@ def _psnr_at(curve: Curve, bpp: float) -> float | None:
     return float(np.interp(math.log(bpp), np.log(rates), psnrs))
 
 
+def _deltas(result: dict[str, Any], metric: str) -> dict[str, BD | None]:
+    suffix = "" if metric == "psnr" else f"_{metric}"
+    pairs = ((name, percent, result["bd_bpp" + suffix][name]) for name, percent in result["bd_rate" + suffix].items())
+    return {name: None if percent is None else BD(percent, bpp) for name, percent, bpp in pairs}
+
+
+def bd_lines(deltas: dict[str, dict[str, BD | None]]) -> list[str]:
+    """A heading and a line a rival from {metric: {rival: its BD-rate, or None}}; "-" where nothing is in common."""
+    lines = [["BD-rate, negative: ckbd needs fewer bytes", *(f"by {LABELS[metric]}" for metric in deltas)]]
+    for name in next(iter(deltas.values())):
+        found = (by_rival[name] for by_rival in deltas.values())
+        cells = (
+            f"{d.percent:+.2f} % [{d.anchor_bpp[0]:.2f} .. {d.anchor_bpp[1]:.2f} bpp]" if d else "-" for d in found
+        )
+        lines.append([f"  {name}", *cells])
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    ]
+    return [*text, "(in brackets the rival's rates that it was taken over)"]
+
+
 def table(result: dict[str, Any]) -> str:
     """The codec's curve, every rival's PSNR at the same bpp, the BD-rates, and what else must be known."""
     curve, rivals = result["curve"], result["rivals"]
@@ -52,12 +78,7 @@ def table(result: dict[str, Any]) -> str:
     text.insert(0, f"model {result['model']}, mean over {count} image{'s' * (count != 1)}")
     if rivals:
         text[0] += "; under a rival's name its PSNR in dB at the same bpp"
-        text += ["", "BD-rate (PSNR; negative: ckbd needs fewer bytes), over the rival's rates in brackets"]
-    for name, percent in result["bd_rate"].items():
-        if percent is None:
-            text.append(f"  {name:10} no quality in common inside the window of rates")
-        else:
-            text.append("  {:10} {:+7.2f} %  [{:.3f} .. {:.3f} bpp]".format(name, percent, *result["bd_bpp"][name]))
+        text += ["", *bd_lines({metric: _deltas(result, metric) for metric in METRICS})]
     text += [f"  {name:10} not measured: {reason}" for name, reason in result["absent"].items()]
     worst = result["estimate"]
     verdict = "within" if worst["within_bound"] else "BEYOND"
@@ -105,9 +126,7 @@ def plot(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
     for axes, (key, label) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
         for name, curve in curves.items():
             colour, marker = STYLES[name]
-            points = sorted((b, v) for b, v in zip(curve["bpp"], curve[key], strict=True) if v is not None)
-            if key == "ms_ssim":
-                points = [(b, -10 * math.log10(1 - v)) for b, v in points if v < 1]
+            points = sorted((b, v) for b, v in zip(curve["bpp"], decibels(curve, key), strict=True) if v is not None)
             style = {"linewidth": 2.4, "zorder": 3} if name == "ckbd" else {"linewidth": 1.2, "zorder": 2}
             x, y = zip(*points, strict=True) if points else ((), ())
             axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name, **style)

@@ -93,6 +93,32 @@ def test_no_bd_rate_where_there_is_nothing_to_compare(rates, psnrs, window):
     assert evaluate.bd_rate(curve(RATES, PSNRS), curve(rates, psnrs), window) is None
 
 
+def test_bd_rate_by_ms_ssim_is_that_of_its_decibels():
+    similarities = [1 - 10 ** (-psnr / 20) for psnr in PSNRS]
+    anchor = curve(RATES, PSNRS) | {"ms_ssim": similarities}
+    rates, psnrs = [0.12, 0.31, 0.77, 1.9], [25.0, 29.5, 33.0, 36.0]
+    test = curve(rates, [20.0] * 4) | {"ms_ssim": [1 - 10 ** (-psnr / 20) for psnr in psnrs]}
+    halves = (curve(RATES, [p / 2 for p in PSNRS]), curve(rates, [p / 2 for p in psnrs]))
+    got, expected = evaluate.bd_rate(anchor, test, metric="ms_ssim"), evaluate.bd_rate(*halves)
+    assert got.percent == pytest.approx(expected.percent) and got.anchor_bpp == pytest.approx(expected.anchor_bpp)
+    assert evaluate.bd_rate(anchor, curve(rates, psnrs), metric="ms_ssim") is None
+    holes = test | {"bpp": [0.01, *rates, 5.0], "psnr": [1] * 6, "ms_ssim": [None, *test["ms_ssim"], 1.0]}
+    assert evaluate.bd_rate(anchor, holes, metric="ms_ssim") == got
+    with pytest.raises(ValueError, match="metric: expected one of psnr, ms_ssim, got 'ssim'"):
+        evaluate.bd_rate(anchor, test, metric="ssim")
+
+
+def test_the_better_jpeg_is_chosen_by_the_metric_that_is_compared():
+    low, high = ([0.90, 0.93, 0.95], [0.92, 0.95, 0.97])
+    one, other = (curve([0.2, 0.4, 0.8], [28, 30, 32]), curve([0.2, 0.4, 0.8], [29, 31, 33]))
+    one["ms_ssim"], other["ms_ssim"] = high, low
+    anchors = dict(zip(evaluate.JPEGS, (one, other), strict=True))
+    anchors["jpeg-best"] = evaluate.envelope(one, other)
+    for metric, best in (("psnr", other), ("ms_ssim", one)):
+        found = evaluate.bd_rates(anchors, best, WHOLE, metric)
+        assert found["jpeg-best"].percent == pytest.approx(0) and max(d.percent for d in found.values()) < 1e-6
+
+
 def test_points_that_another_beats_do_not_bend_a_curve():
     anchor = curve(RATES, PSNRS)
     silly = curve([*RATES, 0.9, 0.25, 0.5], [*PSNRS, 32.0, 20.0, 29.0])
@@ -151,6 +177,9 @@ def test_run_means_rows_and_deltas(folder, tmp_path):
         assert all(row["estimated_bits"] == 8 * row["bytes"] - 80 for row in mine)
     assert result["bd_rate"]["jpeg-444"] == pytest.approx(0)  # the codec's own twin
     assert result["bd_rate"]["jpeg-best"] > -1e-9
+    assert result["bd_rate_ms_ssim"]["jpeg-444"] == pytest.approx(0) and result["bd_bpp_ms_ssim"].keys() == set(
+        result["bd_rate"]
+    )
     assert result["estimate"]["excess_bytes"] == 10 and result["estimate"]["within_bound"]
 
     report.write_json(tmp_path / "r.json", result)
@@ -228,6 +257,8 @@ def test_the_table_and_plot_show_every_curve(folder, tmp_path):
         "model 0123456789ab",
         "3 images",
         "deeper/b.png",
+        "by PSNR",
+        "by MS-SSIM",
     ):
         assert name in table
     report.plot(tmp_path / "r.svg", result)
