@@ -60,11 +60,20 @@ class Codec:
         pictures, qualities = self._checked(images, quality)
         streams: list[bytes] = [b""] * len(pictures)
         for indices in self._groups([(p.height, p.width) for p in pictures]):
-            symbols = self._analyse([pictures[i] for i in indices], [qualities[i] for i in indices])
-            coded = _rans.encode_batch(self.tables, symbols, threads=self.threads)
-            for i, one in zip(indices, coded, strict=True):
-                streams[i] = self._pack(pictures[i], qualities[i], *one)
+            some, wanted = [pictures[i] for i in indices], [qualities[i] for i in indices]
+            for i, stream in zip(indices, self._coded(some, self.features(some), wanted), strict=True):
+                streams[i] = stream
         return streams
+
+    def encode_at(self, picture: Image.Image | np.ndarray | Picture, qualities: Sequence[float]) -> list[bytes]:
+        """One picture at several qualities: the streams that encode gives of it at each, but g_a runs once."""
+        pictures, qualities = self._checked([picture] * len(qualities), qualities)
+        features = self.features(pictures[:1]) if pictures else None
+        return [self._coded(pictures[:1], features, [quality])[0] for quality in qualities]
+
+    def _coded(self, pictures: list[Picture], features: Tensor, qualities: list[float]) -> list[bytes]:
+        coded = _rans.encode_batch(self.tables, self.quantise(features, qualities), threads=self.threads)
+        return [self._pack(p, q, *one) for p, q, one in zip(pictures, qualities, coded, strict=True)]
 
     def estimate(
         self, images: Sequence[Image.Image | np.ndarray | Picture], quality: float | Sequence[float] = 50.0
@@ -113,16 +122,8 @@ class Codec:
     def _pack(
         self, picture: Picture, quality: float, payload: bytes, lanes_log2: int, skip_max: int, tail: int
     ) -> bytes:
-        header = Header(
-            self.model.identity,
-            round(2 * quality),
-            picture.width,
-            picture.height,
-            picture.gray,
-            lanes_log2,
-            skip_max,
-            tail,
-        )
+        shape = picture.width, picture.height, picture.gray
+        header = Header(self.model.identity, round(2 * quality), *shape, lanes_log2, skip_max, tail)
         return container.pack(Stream(header, payload, sections=self._extra(picture)))
 
     def _extra(self, picture: Picture) -> dict[int, bytes]:

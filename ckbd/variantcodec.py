@@ -118,6 +118,10 @@ class VariantCodec(Codec):
         pictures, qualities = self._checked(images, quality)
         return [self._encode(p, q)[0] for p, q in zip(pictures, qualities, strict=True)]
 
+    def encode_at(self, picture, qualities) -> list[bytes]:
+        """As Codec.encode_at, though g_a runs every time."""
+        return self.encode([picture] * len(qualities), qualities)
+
     def estimate(self, images, quality=50.0) -> list[float]:
         """The ideal code length of each image's symbols in bits, by the frequencies that code them."""
         pictures, qualities = self._checked(images, quality)
