@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import plain_decoder
 import pytest
 import torch
 from conftest import textured
@@ -185,6 +186,8 @@ def test_streams_by_fitted_tables_are_smaller_and_decode_to_the_same_latents(fit
             assert np.array_equal(a, b)
         with pytest.raises(ckbd.FormatError, match="model"):
             tiny.decode(new)
+    plain = plain_decoder.decode(new[1], plain_decoder.load_model(str(fitted_path)))
+    assert np.array_equal(plain.y_hat, codec.decode_latents(new[1:])[0])
 
 
 def test_the_same_call_writes_the_same_file(fitted_path, pictures, tiny_path, tmp_path, capsys):
