@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
         every += [(one, path.name) for one in found]
+        ends = f"{sizes[0]} .. {sizes[-1]} bytes, {psnrs[0]:.2f} .. {psnrs[-1]:.2f} dB"
+        print(f"{path.name}: {ends}, {len(found)} faults", flush=True)
     for unit in ("bytes", "dB"):
         of_unit = [pair for pair in every if pair[0].measure == unit]
         if of_unit:

@@ -1,6 +1,7 @@
 """Tables: what the format demands of them, and what they cost against the densities they stand for."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -62,6 +63,24 @@ def test_rounding_is_optimal_by_exhaustion():
     got = round_frequencies(p, total)
     assert sum(got) == total and min(got) >= 1
     assert loss(got) == pytest.approx(best, abs=1e-12)
+
+
+def unit_by_unit(p, total):
+    """round_frequencies from one unit each: always the one that gains most, the first of equals."""
+    f = [1] * len(p)
+    for _ in range(total - len(p)):
+        f[max(range(len(p)), key=lambda i: (p[i] * math.log1p(1 / f[i]), -i))] += 1
+    return f
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rounding_knows_beforehand_only_what_it_would_find_unit_by_unit(seed):
+    rng = random.Random(seed)
+    n = rng.choice([1, 2, 3, 8, 30, 100])
+    total = n + rng.choice([0, 1, 5, 200, 1000])
+    kinds = [lambda: rng.expovariate(1) ** 9, lambda: float(rng.randrange(4)), lambda: 1.0, lambda: 0.0]
+    p = [kinds[seed % 4]() for _ in range(n)]
+    assert round_frequencies(p, total) == unit_by_unit(p, total)
 
 
 def test_rounding_refuses_more_symbols_than_slots():
