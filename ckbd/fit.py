@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -195,19 +195,20 @@ def fit(tables: dict[str, Tensor], fitted: Counts, held_out: Counts) -> Fit:
     everything = fitted + held_out
     total = sum(bits(tables, everything))
     weights = torch.where(total > 0, total.mean() / total, 0.0)
-    priors, makers = (gaussian_mass(), table_mass(tables)), (best_y, best_z)
-    chosen, partly, new = [], {}, {}
-    for part, (prior, make) in enumerate(zip(priors, makers, strict=True)):
-        seen = fitted.weighted(weights)[part]
+    seen, unseen, all_seen = (counts.weighted(weights) for counts in (fitted, held_out, everything))
 
-        def loss(pseudo: float, part: int = part, prior: Tensor = prior, make=make, seen: Tensor = seen) -> float:
-            candidate = tables | make(seen + pseudo * prior)
-            return float((weights * bits(candidate, held_out)[part]).sum())
+    def fit_part(part: int, prior: Tensor, make: Callable[[Tensor], dict[str, Tensor]]) -> tuple[float, dict, dict]:
+        """(pseudo-count, tables of fitted, tables of both) of y (part 0) or z (part 1)."""
 
-        chosen.append(min(PSEUDO_COUNTS, key=loss))
-        partly |= make(seen + chosen[part] * prior)
-        new |= make(everything.weighted(weights)[part] + chosen[part] * prior)
-    return Fit(new, tuple(chosen), sum(bits(tables, held_out)), sum(bits(partly, held_out)))
+        def loss(pseudo: float) -> float:
+            lengths = code_lengths(tables | make(seen[part] + pseudo * prior))
+            return float((unseen[part] * lengths[part]).sum())
+
+        pseudo = min(PSEUDO_COUNTS, key=loss)
+        return pseudo, make(seen[part] + pseudo * prior), make(all_seen[part] + pseudo * prior)
+
+    y, z = fit_part(0, gaussian_mass(), best_y), fit_part(1, table_mass(tables), best_z)
+    return Fit(y[2] | z[2], (y[0], z[0]), sum(bits(tables, held_out)), sum(bits(y[1] | z[1], held_out)))
 
 
 def fit_file(codec: Codec, model: str, pictures: Iterable[np.ndarray], out: str) -> tuple[Fit, bytes]:
