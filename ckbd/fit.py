@@ -249,6 +249,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{args.out} exists (--force overwrites it)")
         if Path(args.out).suffix != ".safetensors" or not Path(args.out).absolute().parent.is_dir():
             raise ValueError(f"out: expected a name in .safetensors in a folder that exists, got {args.out}")
+        if args.pictures < 1:
+            raise ValueError(f"pictures: expected at least 1, got {args.pictures}")
         codec = loading.load(args.model, device=args.device, threads=args.threads)
         if type(codec) is not Codec:
             raise ValueError(f"model {args.model!r}: only models of version 1 can be fitted, this is one of a recipe")

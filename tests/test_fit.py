@@ -221,4 +221,11 @@ def test_bad_input_is_refused_and_leaves_nothing(tiny_path, pictures, tmp_path, 
         model_file, folder, target = map(str, arguments)
         assert cli.main(["fit-tables", model_file, "--data", folder, "--out", target]) == 1
         assert words in capsys.readouterr().err
+    whole = ["fit-tables", model, "--data", data, "--out", str(out)]
+    for extra, words in (
+        (["--pictures", "-3"], "pictures: expected at least 1, got -3"),
+        (["--threads", "0"], "threads"),
+    ):
+        assert cli.main([*whole, *extra]) == 1
+        assert words in capsys.readouterr().err
     assert not out.exists() and sorted(p.name for p in tmp_path.iterdir()) == ["few", "junk.safetensors"]
