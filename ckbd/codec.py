@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ckbd import _rans, container, entropy, image, modelfile, numerics, sections, zone
+from ckbd import _rans, container, entropy, image, modelfile, numerics, sections, strips, zone
 from ckbd.container import FormatError, Header, Stream
 from ckbd.image import Picture
 from ckbd.model import gain_at
 
 PATCH = 64  # pictures are padded to multiples of this; z has one site for each such square
-MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}
+MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}  # what g_a and g_s take at once; larger pictures go in strips
 
 
 class Codec:
@@ -97,8 +97,7 @@ class Codec:
     @torch.inference_mode()
     def features(self, pictures: list[Picture]) -> Tensor:
         """g_a of pictures whose padded sizes agree, float32 (B, M, H/16, W/16): what no quality has touched yet."""
-        x = torch.cat([image.pad(image.to_tensor([p]), PATCH) for p in pictures])
-        return self.model.g_a(x.to(self.device, memory_format=torch.channels_last))
+        return strips.features(self.model.g_a.stages(), pictures, PATCH, self._most_pixels(), self.device)
 
     @torch.inference_mode()
     def quantise(self, features: Tensor, qualities: list[float]) -> list[tuple]:
@@ -152,10 +151,10 @@ class Codec:
         out: list[Picture | None] = [None] * len(parsed)
         for indices in self._groups([(s.header.height, s.header.width) for s in parsed]):
             group = [parsed[i] for i in indices]
-            x_hat = self._synthesise(self._read(group), [s.header for s in group])
+            pixels = self._synthesise(self._read(group), [s.header for s in group])
             with self.stage("picture"):
-                for i, s, planes in zip(indices, group, x_hat, strict=True):
-                    out[i] = self._picture(s, planes)
+                for i, s, rgb in zip(indices, group, pixels, strict=True):
+                    out[i] = self._picture(s, rgb)
         return out
 
     def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
@@ -220,20 +219,37 @@ class Codec:
                 raise FormatError("payload", s.payload_offset, f"a {name} is beyond {limit} in size")
 
     @torch.inference_mode()
-    def _synthesise(self, y_hat: Tensor, headers: list[Header]) -> Tensor:
-        """x_hat (B, 3, H, W) in [0, 1], still padded."""
-        with self.stage("g_s"):
-            quality = torch.tensor([h.quality2 / 2 for h in headers], dtype=torch.float32, device=self.device)
-            y = y_hat / numerics.MEAN_STEP * gain_at(self.model.log_ungain, quality)
-            return self.model.g_s(y.contiguous(memory_format=torch.channels_last)).clamp_(0, 1)
+    def _synthesise(self, y_hat: Tensor, headers: list[Header]) -> list[np.ndarray]:
+        """Pixels of pictures of one padded size, uint8 (H, W, 3) each; y_hat (B, M, h, w) in 1/16 units."""
+        quality = torch.tensor([h.quality2 / 2 for h in headers], dtype=torch.float32, device=self.device)
+        gain = gain_at(self.model.log_ungain, quality)
 
-    def _picture(self, s: Stream, planes: Tensor) -> Picture:
+        def latents(rows: slice, columns: slice) -> Tensor:
+            y = y_hat[:, :, rows, columns] / numerics.MEAN_STEP * gain
+            return y.contiguous(memory_format=torch.channels_last)
+
+        out = [np.empty((h.height, h.width, 3), np.uint8) for h in headers]
+        parts = strips.images(self.model.g_s.stages(), latents, y_hat.shape[2:], self._most_pixels())
+        while True:
+            with self.stage("g_s"):
+                part = next(parts, None)
+            if part is None:
+                return out
+            (top, left), x_hat = part
+            with self.stage("picture"):
+                for rgb, planes, h in zip(out, x_hat, headers, strict=True):
+                    image.put(rgb[top:, left:], planes, h.gray)
+
+    def _most_pixels(self) -> int:
+        """What g_a and g_s take at once."""
+        return MAX_BATCH_PIXELS.get(self.device.type, MAX_BATCH_PIXELS["cpu"])
+
+    def _picture(self, s: Stream, rgb: np.ndarray) -> Picture:
         h = s.header
-        (picture,) = image.from_tensor(planes[None, :, : h.height, : h.width], [h.gray])
         alpha = s.sections.get(container.ALPHA)
         if alpha is not None:
             alpha = sections.unpack_alpha(alpha, h.height, h.width, s.section_offsets[container.ALPHA])
-        return Picture(picture.rgb, alpha, h.gray, s.sections.get(container.ICC))
+        return Picture(rgb, alpha, h.gray, s.sections.get(container.ICC))
 
     # Helpers
 
@@ -262,7 +278,7 @@ class Codec:
 
     def _groups(self, sizes: list[tuple[int, int]]) -> list[list[int]]:
         """Indices that share a batch: equal padded sizes, and not more pixels than the device takes at once."""
-        limit = MAX_BATCH_PIXELS.get(self.device.type, MAX_BATCH_PIXELS["cpu"])
+        limit = self._most_pixels()
         groups: dict[tuple[int, int], list[list[int]]] = {}
         for i, (height, width) in enumerate(sizes):
             key = math.ceil(height / PATCH), math.ceil(width / PATCH)

@@ -11,6 +11,7 @@ import os
 import secrets
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -191,13 +192,16 @@ def write(path: str | os.PathLike[str], picture: Picture, **options: Any) -> Non
 
     The file appears whole or not at all. The ICC profile goes along where the format has a place for it.
     Raises ValueError for a suffix that Pillow cannot write, OSError for a picture that the format cannot
-    hold.
+    hold. PNG goes through zlib's run-length strategy unless there are options: on decoded photographs it takes
+    a quarter of the default's time and up to 3 % more bytes (bench/RESULTS.md).
     """
     path = Path(path)
     suffix = path.suffix.lower() or ".png"
     format = Image.registered_extensions().get(suffix)
     if format not in Image.SAVE:
         raise ValueError(f"{path}: this Pillow writes no {suffix} files")
+    if format == "PNG" and not options:
+        options = {"compress_level": 1, "compress_type": zlib.Z_RLE}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         to_pil(picture).save(file, format=format, icc_profile=picture.icc, **options)
 
@@ -240,11 +244,23 @@ def from_tensor(x: torch.Tensor, gray: Sequence[bool] | None = None) -> list[Pic
         raise ValueError(f"gray: expected {len(x)} values, got {len(gray)}")
     pictures = []
     for planes, is_gray in zip(x.detach(), gray, strict=True):
-        if is_gray:
-            planes = planes.mean(0, keepdim=True).expand(3, -1, -1)
-        rgb = planes.float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
-        pictures.append(Picture(np.ascontiguousarray(rgb.cpu().numpy()), gray=is_gray))
+        rgb = np.empty((*planes.shape[1:], 3), np.uint8)
+        put(rgb, planes, is_gray)
+        pictures.append(Picture(rgb, gray=is_gray))
     return pictures
+
+
+def put(rgb: np.ndarray, planes: torch.Tensor, gray: bool = False) -> None:
+    """Writes planes, floating point (3, H, W), to the corner of uint8 pixels (h, w, 3) as far as both go.
+
+    Clamped to [0, 1], the channels averaged if gray, and rounded to 8 bits.
+    """
+    height, width = min(planes.shape[1], rgb.shape[0]), min(planes.shape[2], rgb.shape[1])
+    planes = planes[:, :height, :width].float().clamp(0, 1)
+    if gray:
+        planes = planes.mean(0, keepdim=True).expand(3, -1, -1).contiguous()
+    pixels = planes.mul_(255).round_().to(torch.uint8).permute(1, 2, 0)
+    torch.from_numpy(rgb[:height, :width]).copy_(pixels)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -19,6 +19,8 @@ class GDN(nn.Module):
     beta and gamma are squares of what is trained, so they stay positive; beta has 1e-6 added.
     """
 
+    pointwise = True
+
     def __init__(self, channels: int, inverse: bool = False):
         super().__init__()
         self.inverse = inverse
@@ -47,6 +49,10 @@ class MinnenAnalysis(nn.Sequential):
     def __init__(self, N: int, M: int):
         super().__init__(_down(3, N), GDN(N), _down(N, N), GDN(N), _down(N, N), GDN(N), _down(N, M))
 
+    def stages(self) -> list[nn.Module]:
+        """The modules through which x goes, one after the other; ckbd.strips runs them over strips of a picture."""
+        return list(self)
+
 
 class MinnenSynthesis(nn.Sequential):
     """g_s: y_hat / gain (B, M, h, w) -> x_hat (B, 3, 16 h, 16 w), not clamped."""
@@ -56,8 +62,14 @@ class MinnenSynthesis(nn.Sequential):
             _up(M, N), GDN(N, True), _up(N, N), GDN(N, True), _up(N, N), GDN(N, True), _up(N, 3), _Grey()
         )
 
+    def stages(self) -> list[nn.Module]:
+        """As those of MinnenAnalysis."""
+        return list(self)
+
 
 class _Grey(nn.Module):
+    pointwise = True
+
     def forward(self, x: Tensor) -> Tensor:
         return x + 0.5
 

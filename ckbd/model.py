@@ -118,13 +118,17 @@ def hyper_features(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> tuple
     return reference.project_psi(anchors, first), reference.project_psi(others, first)
 
 
-def hyper_map(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> Tensor:
-    """h_s: arguments as hyper_features has them -> psi (B, C_psi, h, w), integers in [0, 127], z_hat's dtype."""
+def hyper_map(z_hat: Tensor, quality: Tensor, layers: ExactLayers, sites: int | None = None) -> Tensor:
+    """h_s: arguments as hyper_features has them -> psi (B, C_psi, h, w), integers in [0, 127], z_hat's dtype.
+
+    sites: at about how many at a time neighbours are gathered (None: reference's stripes); changes nothing.
+    """
     B, _, h, w = z_hat.shape
     plane = quality.to(z_hat.dtype).view(B, 1, 1, 1).expand(B, 1, h, w)
     f = torch.cat((z_hat, plane), dim=1)
     for name in ("h_s.0", "h_s.1"):
-        f = torch.nn.functional.pixel_shuffle(reference.exact_conv3x3(f, layers[name]), 2)
+        stripe = 64 if sites is None else max(1, sites // (B * f.shape[-1]))
+        f = torch.nn.functional.pixel_shuffle(reference.exact_conv3x3(f, layers[name], stripe), 2)
     return f
 
 

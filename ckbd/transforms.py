@@ -30,7 +30,35 @@ class Block(nn.Module):
             self.reduce.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.reduce(F.leaky_relu(self.expand(self.depthwise(x)), 0.1))
+        return self._pointwise(x, self.depthwise(x))
+
+    def part(self, x: Tensor, dim: int, start: int, length: int) -> Tensor:
+        """forward(x).narrow(dim, start, length), without computing the rest."""
+        return self._pointwise(x.narrow(dim, start, length), self.depthwise(x).narrow(dim, start, length))
+
+    def _pointwise(self, x: Tensor, mixed: Tensor) -> Tensor:
+        # In place where no gradient will ask for the features before.
+        return x + self.reduce(F.leaky_relu(self.expand(mixed), 0.1, inplace=not torch.is_grad_enabled()))
+
+
+class Patches(nn.PixelUnshuffle):
+    """(B, 3, 8 h, 8 w) in [0, 1] -> (B, 192, h, w) in [-0.5, 0.5]."""
+
+    def __init__(self):
+        super().__init__(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - 0.5)
+
+
+class Pixels(nn.PixelShuffle):
+    """The inverse of Patches."""
+
+    def __init__(self):
+        super().__init__(8)
+
+    def forward(self, f: Tensor) -> Tensor:
+        return super().forward(f) + 0.5
 
 
 def _dct(n: int) -> Tensor:
@@ -98,9 +126,12 @@ class Analysis(nn.Module):
             self.out.weight.copy_(torch.eye(M).view(M, M, 1, 1))
             self.out.bias.zero_()
 
+    def stages(self) -> list[nn.Module]:
+        """The modules through which x goes, one after the other; ckbd.strips runs them over strips of a picture."""
+        return [Patches(), self.patch, *self.blocks8, self.down, *self.blocks16, self.out]
+
     def forward(self, x: Tensor) -> Tensor:
-        f = self.blocks8(self.patch(F.pixel_unshuffle(x - 0.5, 8)))
-        return self.out(self.blocks16(self.down(f)))
+        return nn.Sequential(*self.stages())(x)
 
 
 class Synthesis(nn.Module):
@@ -123,9 +154,20 @@ class Synthesis(nn.Module):
             self.pixels.weight.zero_()[:, : len(patch)] = patch.t().reshape(192, -1, 1, 1) / FEATURE_SCALE
             self.pixels.bias.zero_()
 
+    def stages(self) -> list[nn.Module]:
+        """As those of Analysis."""
+        return [
+            self.enter,
+            *self.blocks16,
+            self.up,
+            nn.PixelShuffle(2),
+            *self.blocks8,
+            self.pixels,
+            Pixels(),
+        ]
+
     def forward(self, y: Tensor) -> Tensor:
-        f = F.pixel_shuffle(self.up(self.blocks16(self.enter(y))), 2)
-        return F.pixel_shuffle(self.pixels(self.blocks8(f)), 8) + 0.5
+        return nn.Sequential(*self.stages())(y)
 
 
 class HyperAnalysis(nn.Module):

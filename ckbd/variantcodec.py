@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ckbd import _rans, container, context, image, numerics, scan
+from ckbd import _rans, container, context, numerics, scan
 from ckbd.codec import PATCH, Codec
 from ckbd.container import FormatError, Header, Stream
 from ckbd.image import Picture
@@ -136,9 +136,8 @@ class VariantCodec(Codec):
         its symbols in z, and empty parameters.
         """
         m, c = self.model, self.model.config
-        x = image.pad(image.to_tensor([picture]), PATCH).to(self.device, memory_format=torch.channels_last)
         q = torch.tensor([quality], dtype=torch.float32, device=self.device)
-        y = (m.g_a(x) * gain_at(m.log_gain, q)).float()
+        y = (self.features([picture]) * gain_at(m.log_gain, q)).float()
         if not y.isfinite().all():
             raise ValueError("image: its features are not finite with this model")
         site_y = y[0].permute(1, 2, 0).cpu()
@@ -202,9 +201,9 @@ class VariantCodec(Codec):
         """As Codec.decode_pictures."""
         out = []
         for s in self._parse_all(streams):
-            x_hat = self._synthesise(self._read([s]), [s.header])
+            (rgb,) = self._synthesise(self._read([s]), [s.header])
             with self.stage("picture"):
-                out.append(self._picture(s, x_hat[0]))
+                out.append(self._picture(s, rgb))
         return out
 
     def _parse(self, data: bytes) -> Stream:

@@ -6,6 +6,7 @@ Kernels runs ckbd.kernels in int8, Triton on a GPU. make() chooses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor
 from ckbd import kernels, numerics
 from ckbd.kernels import Lattice, Network, SubPixel, reference, twin
 from ckbd.kernels.ops import resolve
-from ckbd.model import ExactLayers, hyper_features
+from ckbd.model import ExactLayers, hyper_map
+
+SITES = 512  # at a time in Carriers: 6 MB of gathered neighbours with the default model's widths
 
 
 def make(
@@ -56,6 +59,8 @@ class State:
 
 
 class Carriers(Zone):
+    """Between the steps integers wait in int8 and int16; only a stripe at a time travels in floats."""
+
     def __init__(self, layers: ExactLayers, device: torch.device, dtype: torch.dtype):
         reference.probe(device, dtype)
         self.device, self.dtype = device, dtype
@@ -66,26 +71,48 @@ class Carriers(Zone):
     def begin(self, z: Tensor, quality: Tensor) -> State:
         state = State()
         z_hat = z.to(self.device, self.dtype).permute(0, 3, 1, 2)
-        state.psi_acc = hyper_features(z_hat, quality.to(self.device), self.layers)
-        state.means, state.halves = [], []
+        psi = hyper_map(z_hat, quality.to(self.device), self.layers, SITES)
+        state.psi = reference.split(psi.to(torch.int8))
+        state.means, state.halves, state.context = [], [], None
         return state
 
     def phase(self, state: State, p: int) -> Tensor:
-        context = numerics.compand(state.halves[0]) if p else None
-        mean, k = reference.phase(state.psi_acc[p], context, self.layers.g_ep)
+        shape = (*state.psi[p].shape[:3], self.layers["output"].weight.shape[0] // 2)
+        mean, k = (torch.empty(shape, dtype=t, device=self.device) for t in (torch.int16, torch.uint8))
+        context = state.context if p else None
+        for top, bottom in _stripes(shape):
+            psi = state.psi[p][:, top:bottom].to(self.dtype)
+            psi_acc = reference.project_psi(psi, self.layers["first"])
+            out = reference.phase_rows(psi_acc, context, self.layers.g_ep, top, bottom)
+            mean[:, top:bottom], k[:, top:bottom] = out.chunk(2, dim=-1)
         state.means.append(mean)
-        return k.to(torch.uint8)
+        return k
 
     def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
-        half = reference.split(y.float())[p]
-        r = numerics.round_half_up(half - state.means[p].float() / numerics.MEAN_STEP)
-        return r.clamp(-numerics.R_MAX, numerics.R_MAX).to(torch.int16)
+        r = torch.empty(state.means[p].shape, dtype=torch.int16, device=self.device)
+        for top, bottom in _stripes(r.shape):
+            half = reference.split(y[:, :, top:bottom].float(), parity=top & 1)[p]
+            values = numerics.round_half_up(half - state.means[p][:, top:bottom].float() / numerics.MEAN_STEP)
+            r[:, top:bottom] = values.clamp(-numerics.R_MAX, numerics.R_MAX)
+        return r
 
     def assemble(self, state: State, p: int, r: Tensor) -> None:
-        state.halves.append(numerics.MEAN_STEP * r.to(self.device, self.dtype) + state.means[p])
+        half = numerics.MEAN_STEP * r.to(self.device) + state.means[p]  # |16 r + mean| < 2^15, docs/numerics.md
+        state.halves.append(half)
+        if p == 0:
+            state.context = torch.empty(half.shape, dtype=torch.int8, device=self.device)
+            for top, bottom in _stripes(half.shape):
+                state.context[:, top:bottom] = numerics.compand(half[:, top:bottom].to(self.dtype))
 
     def y_hat(self, state: State) -> Tensor:
-        return reference.merge(*state.halves).to(torch.float32).contiguous(memory_format=torch.channels_last)
+        return reference.merge(*state.halves).to(torch.float32, memory_format=torch.channels_last)
+
+
+def _stripes(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """(top, bottom) of stripes of about SITES sites of a packed array (B, H, W/2, C)."""
+    B, H, columns = shape[:3]
+    rows = max(1, SITES // (B * columns))
+    return [(top, min(top + rows, H)) for top in range(0, H, rows)]
 
 
 class Kernels(Zone):

@@ -121,23 +121,40 @@ def phase(
     output (2M, H2). stripe: rows at a time, which bounds the memory of the gathered columns and changes nothing.
     Returns mean in 1/16 units and table index k, each (B, H, W/2, M), integer-valued in psi_acc's dtype.
     """
+    H = psi_acc.shape[1]
+    parts = []
+    for top in range(0, H, stripe):
+        bottom = min(top + stripe, H)
+        parts.append(phase_rows(psi_acc[:, top:bottom], context, layers, top, bottom, kernel, parity))
+    out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    M = out.shape[-1] // 2
+    return out[..., :M], out[..., M:]
+
+
+def phase_rows(
+    psi_acc: Tensor,
+    context: Tensor | None,
+    layers: tuple[IntLayer, IntLayer, IntLayer],
+    top: int,
+    bottom: int,
+    kernel: int = 5,
+    parity: int = 0,
+) -> Tensor:
+    """Rows top..bottom-1 of phase(), mean and k in one tensor (B, bottom - top, W/2, 2M).
+
+    psi_acc: of these rows; context: of all, in any dtype that holds its integers; the rest as phase() has it.
+    """
     first, hidden, output = layers
     dtype, M = psi_acc.dtype, output.weight.shape[0] // 2
-    w_context = first.weight[:, first.weight.shape[1] - len(taps(kernel)) * M :].to(dtype)
     bias = first.bias[0 if context is None else 1].to(dtype)
     low = torch.cat((psi_acc.new_full((M,), -MEAN_MAX), psi_acc.new_zeros(M)))
     high = torch.cat((psi_acc.new_full((M,), MEAN_MAX), psi_acc.new_full((M,), K_MAX)))
-    H = psi_acc.shape[1]
-    parts = []
     with torch.autocast(psi_acc.device.type, enabled=False):
-        for top in range(0, H, stripe):
-            bottom = min(top + stripe, H)
-            acc = psi_acc[:, top:bottom] + bias
-            if context is not None:
-                acc = acc + F.linear(context_columns(context, top, bottom, kernel, parity), w_context)
-            h = requantise(acc, first, 0, ACT_MAX)
-            h = requantise(F.linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, ACT_MAX)
-            out = F.linear(h, output.weight.to(dtype), output.bias.to(dtype))
-            parts.append(requantise(out, output, low, high))
-    out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-    return out[..., :M], out[..., M:]
+        acc = psi_acc + bias
+        if context is not None:
+            w_context = first.weight[:, first.weight.shape[1] - len(taps(kernel)) * M :].to(dtype)
+            acc = acc + F.linear(context_columns(context, top, bottom, kernel, parity).to(dtype), w_context)
+        h = requantise(acc, first, 0, ACT_MAX)
+        h = requantise(F.linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, ACT_MAX)
+        out = F.linear(h, output.weight.to(dtype), output.bias.to(dtype))
+        return requantise(out, output, low, high)

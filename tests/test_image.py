@@ -196,6 +196,15 @@ def test_the_suffix_names_the_format_and_none_is_png(rgb, tmp_path):
     assert (tmp_path / "b.jpg").stat().st_size > (tmp_path / "a.jpg").stat().st_size
 
 
+def test_png_files_stay_small_and_options_overrule(rgb, tmp_path):
+    picture = Picture(np.kron(rgb[:8, :8], np.ones((64, 64, 1), np.uint8)))
+    image.write(tmp_path / "a.png", picture)
+    image.write(tmp_path / "b.png", picture, compress_level=0)
+    assert (tmp_path / "a.png").stat().st_size < picture.rgb.size / 40
+    assert (tmp_path / "b.png").stat().st_size > picture.rgb.size
+    assert np.array_equal(image.read(tmp_path / "a.png").rgb, picture.rgb)
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(rgb, alpha, tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"old")

@@ -47,6 +47,15 @@ def test_tensors_are_clamped_rounded_and_averaged_to_gray():
     assert gray.gray and gray.rgb.tolist() == [[[118, 118, 118]]]  # (0 + 255 + 100.4) / 3 = 118.47
 
 
+def test_planes_are_put_where_they_and_the_pixels_overlap():
+    rgb, planes = np.full((4, 5, 3), 7, np.uint8), torch.ones(3, 9, 2)
+    image.put(rgb[1:, 3:], planes)
+    assert (rgb[1:, 3:] == 255).all() and (rgb[0] == 7).all() and (rgb[:, :3] == 7).all()
+    image.put(rgb, torch.zeros(3, 1, 1))
+    assert (rgb == 0).sum() == 3
+    image.put(rgb[:0], planes)
+
+
 @pytest.mark.parametrize("height, width", [(1, 1), (64, 64), (65, 3)])
 def test_pad_repeats_the_last_row_and_column(height, width):
     x = torch.rand(2, 3, height, width)
