@@ -74,7 +74,12 @@ def block_transform(width: int, latent: int) -> tuple[Tensor, Tensor]:
     Features beyond 192 have no part in it. Luma gets all 64 coefficients of a patch and the chroma planes share the
     rest equally; of the pairs' outputs the lowest frequencies are kept, again with most of them for luma.
     """
-    width = min(width, 192)
+    # On "meta", where layers wait for a file's weights, the arithmetic would import all of torch's compiler.
+    with torch.device("cpu"):
+        return _block_transform(min(width, 192), latent)
+
+
+def _block_transform(width: int, latent: int) -> tuple[Tensor, Tensor]:
     colours = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
     colours = colours / colours.norm(dim=1, keepdim=True)
     d = _dct(8)
@@ -119,11 +124,11 @@ class Analysis(nn.Module):
         self.out = nn.Conv2d(M, M, 1)
         patch, pair = block_transform(width, M)
         with torch.no_grad():
-            self.patch.weight[: len(patch)] = patch.view(-1, 192, 1, 1) * FEATURE_SCALE
+            self.patch.weight[: len(patch)].copy_(patch.view(-1, 192, 1, 1) * FEATURE_SCALE)
             self.patch.bias.zero_()
-            self.down.weight.zero_()[:, : len(patch)] = pair
+            self.down.weight.zero_()[:, : len(patch)].copy_(pair)
             self.down.bias.zero_()
-            self.out.weight.copy_(torch.eye(M).view(M, M, 1, 1))
+            self.out.weight.copy_(torch.eye(M, device="cpu").view(M, M, 1, 1))
             self.out.bias.zero_()
 
     def stages(self) -> list[nn.Module]:
@@ -146,12 +151,12 @@ class Synthesis(nn.Module):
         self.pixels = nn.Conv2d(width, 192, 1)
         patch, pair = block_transform(width, M)
         with torch.no_grad():
-            self.enter.weight.copy_(torch.eye(M).view(M, M, 1, 1))
+            self.enter.weight.copy_(torch.eye(M, device="cpu").view(M, M, 1, 1))
             self.enter.bias.zero_()
             # pixel_shuffle reads channel 4 n + 2 a + b for feature n at (a, b).
-            self.up.weight[: 4 * len(patch)] = pair.reshape(M, -1).t().reshape(-1, M, 1, 1)
+            self.up.weight[: 4 * len(patch)].copy_(pair.reshape(M, -1).t().reshape(-1, M, 1, 1))
             self.up.bias.zero_()
-            self.pixels.weight.zero_()[:, : len(patch)] = patch.t().reshape(192, -1, 1, 1) / FEATURE_SCALE
+            self.pixels.weight.zero_()[:, : len(patch)].copy_(patch.t().reshape(192, -1, 1, 1) / FEATURE_SCALE)
             self.pixels.bias.zero_()
 
     def stages(self) -> list[nn.Module]:

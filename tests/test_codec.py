@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -21,6 +23,12 @@ import ckbd
 from ckbd import FormatError, _rans, container, image, modelfile
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_loading_imports_no_compiler(tiny_path, small_env):
+    """A model's layers wait on the device "meta"; arithmetic there takes 1.6 s and 140 MB for torch._dynamo."""
+    code = f"import sys, ckbd; ckbd.load({str(tiny_path)!r}); assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], env=small_env, check=True)
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 200), (63, 65), (64, 64), (129, 70)])

@@ -183,9 +183,7 @@ def test_strips_change_a_picture_by_rounding_only(request, kind, monkeypatch, he
     want, latents = codec.decode_pictures(streams), codec.decode_latents(streams)
     monkeypatch.setitem(ckbd.codec.MAX_BATCH_PIXELS, "cpu", 1 << 13)
     with torch.inference_mode():
-        assert torch.allclose(
-            codec.features(pictures), want_y, rtol=0, atol=1e-5 * max(1, float(want_y.abs().max()))
-        )
+        assert torch.allclose(codec.features(pictures), want_y, rtol=0, atol=1e-5 * max(1, float(want_y.abs().max())))
     for a, b, picture in zip(codec.decode_pictures(streams), want, pictures, strict=True):
         assert a.rgb.shape == b.rgb.shape == (height, width, 3) and a.gray == picture.gray
         assert np.abs(a.rgb.astype(int) - b.rgb).max() <= 1
