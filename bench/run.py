@@ -3,6 +3,7 @@
 decode      milliseconds from bytes to RGB array, split by stage, for one picture at several qualities
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
+effort      BD-rate and encode time of each effort of the encoder (bench/effort.py)
 coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
 contexts    decode time of no context, raster scans, wavefront and checkerboard by size (bench/contexts.py)
 compat-coder  CompressAI's GaussianConditional on its own coder and on ckbd's (bench/compat_coder.py)
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import coder, compat, compat_coder, contexts, kernels
+from bench import coder, compat, compat_coder, contexts, effort, kernels
 from ckbd import _rans, container, data, entropy, image
 from ckbd.model import Checkerboard, Config
 
@@ -177,6 +178,7 @@ CASES = {
     "decode": decode,
     "exact-cost": exact_cost,
     "overhead": overhead,
+    "effort": effort.effort,
     "coder": coder.coder,
     "contexts": contexts.contexts,
     "compat-coder": compat_coder.compat_coder,
@@ -197,6 +199,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--json", metavar="FILE")
+    effort.add_arguments(parser)
     coder.add_arguments(parser)
     contexts.add_arguments(parser)
     compat_coder.add_arguments(parser)

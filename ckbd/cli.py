@@ -59,7 +59,7 @@ def _encode_to_target(codec: Codec, picture: Picture, args: argparse.Namespace) 
     values: dict[float, float] = {}
 
     def measure(quality: float) -> float:
-        (streams[quality],) = codec.encode([picture], quality=quality)
+        (streams[quality],) = codec.encode([picture], quality=quality, effort=args.effort)
         if args.target_bpp is not None:
             values[quality] = 8 * len(streams[quality]) / pixels
         else:
@@ -83,7 +83,7 @@ def encode(args: argparse.Namespace) -> int:
         picture = image.read(source)
         if args.target_bpp is None and args.target_psnr is None:
             quality = args.quality
-            (stream,) = codec.encode([picture], quality=quality)
+            (stream,) = codec.encode([picture], quality=quality, effort=args.effort)
         else:
             stream, quality, warning = _encode_to_target(codec, picture, args)
             if warning:
@@ -156,6 +156,7 @@ def evaluate(args: argparse.Namespace) -> int:
             args.qualities or evaluation.QUALITIES,
             () if args.no_rivals else tuple(evaluation.RIVALS),
             threads=args.threads,
+            effort=args.effort,
             progress=sys.stderr.isatty(),
         )
         print(report.table(result))
@@ -205,7 +206,12 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--threads", type=_positive(int), help="CPU threads (default: one a core)")
     model.add_argument("--force", action="store_true", help="overwrite files that exist")
 
-    command = commands.add_parser("encode", parents=[model], help="images to .ckbd files")
+    effort = argparse.ArgumentParser(add_help=False)
+    effort.add_argument(
+        "--effort", type=int, choices=(0, 1), help="0: round; 1, the default: weigh bits against error as well"
+    )
+
+    command = commands.add_parser("encode", parents=[model, effort], help="images to .ckbd files")
     command.add_argument("inputs", nargs="+", metavar="IN", help="an image file, or a folder: every image below it")
     command.add_argument("out", metavar="OUT", help="a .ckbd file for one image; a folder otherwise")
     rate = command.add_mutually_exclusive_group()
@@ -227,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=info)
 
     command = commands.add_parser(
-        "eval", parents=[model], help="rate and distortion on a folder, beside other codecs"
+        "eval", parents=[model, effort], help="rate and distortion on a folder, beside other codecs"
     )
     command.add_argument("folder", metavar="DIR", help="a folder of images")
     command.add_argument("--qualities", type=_qualities, metavar="Q,Q,...", help="the points of the curve")

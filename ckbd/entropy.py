@@ -223,6 +223,18 @@ def table_bits(tables: dict[str, Tensor], z: Tensor, phases: list[tuple[Tensor, 
     return bits
 
 
+def residual_costs(tables: dict[str, Tensor], limit: int) -> Tensor:
+    """What a residual costs by the tables: bits of |r| from 0 to limit under each index, float64 (64, limit + 1).
+
+    As table_bits counts them, escapes included.
+    """
+    freq, largest = tables["table.y.freq"], tables["table.y.max"].long().view(-1, 1)
+    size = torch.arange(limit + 1).expand(len(freq), -1)
+    beyond = size - largest - 1
+    cost = (PRECISION - torch.log2(freq.double())).gather(1, torch.minimum(size, largest + 1))
+    return cost + 8.0 * sum((beyond >= first).double() for first in (0, 1 << 7, 1 << 14))
+
+
 def _slot_bits(freq: Tensor, row: Tensor, column: Tensor, beyond: Tensor, escaped: Tensor) -> float:
     cost = PRECISION - torch.log2(freq.double())
     varint_bytes = escaped.sum() + (beyond[escaped] >= 1 << 7).sum() + (beyond[escaped] >= 1 << 14).sum()

@@ -52,9 +52,9 @@ class Codec(Protocol):
 
     model_hash: str
 
-    def encode(self, images: Sequence[Picture], quality: float) -> list[bytes]: ...
+    def encode(self, images: Sequence[Picture], quality: float, effort: int | None) -> list[bytes]: ...
     def decode_pictures(self, streams: Sequence[bytes]) -> list[Picture]: ...
-    def estimate(self, pictures: Sequence[Picture], quality: float) -> list[float]: ...
+    def estimate(self, pictures: Sequence[Picture], quality: float, effort: int | None) -> list[float]: ...
 
 
 class BD(NamedTuple):
@@ -222,12 +222,14 @@ def run(
     *,
     window: tuple[float, float] = WINDOW,
     threads: int | None = None,
+    effort: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure codec at each quality, and the rivals, on every image below a folder, whatever their sizes.
 
-    threads: how many rivals run at once (None: one a core). progress: show a bar on stderr. Returns "curve"
-    (quality, bpp, psnr, ms_ssim: one value a quality), "rivals" ({name: bpp, psnr, ms_ssim}; with both JPEGs
+    threads: how many rivals run at once (None: one a core). effort: the codec's (None: its default). progress:
+    show a bar on stderr. Returns "curve" (quality, bpp, psnr, ms_ssim: one value a quality), "rivals" ({name: bpp,
+    psnr, ms_ssim}; with both JPEGs
     also "jpeg-best", their envelope), "bd_rate" ({name: percent against that rival, or None}), "bd_bpp" (the
     rival's rates that each was taken over), "bd_rate_ms_ssim" and "bd_bpp_ms_ssim" (the same at equal MS-SSIM),
     "absent" ({name: why a rival is missing}), "images", "model", "estimate" (the stream farthest from its
@@ -254,10 +256,10 @@ def run(
             picture = Picture(picture.rgb, gray=picture.gray)
             pending = [pool.submit(_rival_row, *task, name, picture.rgb) for task in ladder]
             for quality in qualities:
-                (stream,) = codec.encode([picture], quality=quality)
+                (stream,) = codec.encode([picture], quality, effort)
                 (decoded,) = codec.decode_pictures([stream])
                 row = _row("ckbd", quality, name, picture.rgb, stream, decoded.rgb)
-                row["estimated_bits"] = float(codec.estimate([picture], quality)[0])
+                row["estimated_bits"] = float(codec.estimate([picture], quality, effort)[0])
                 rows.append(row)
                 bar.update()
             for (rival, _), future in zip(ladder, pending, strict=True):

@@ -66,7 +66,7 @@ def count(codec: Codec, pictures: Iterable[np.ndarray]) -> tuple[Counts, Counts]
         counts = held_out if i % HELD_OUT == HELD_OUT - 1 else fitted
         features = codec.features([Picture(picture)])
         for q in range(i // HELD_OUT % stride, len(QUALITIES), stride):
-            ((z, phases),) = codec.quantise(features, [QUALITIES[q]])
+            ((z, phases),) = codec.quantise(features, [picture.shape[:2]], [QUALITIES[q]])
             channel = np.arange(z.size) % counts.z.shape[1]
             _tally(counts.z[q], channel, z.astype(np.int64) + numerics.ACT_MAX)
             for k, r in phases:

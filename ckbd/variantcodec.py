@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans, container, context, numerics, scan
-from ckbd.codec import PATCH, Codec
+from ckbd.codec import Codec
 from ckbd.container import FormatError, Header, Stream
+from ckbd.encoder import PATCH
 from ckbd.image import Picture
 from ckbd.kernels import reference
 from ckbd.model import ExactLayers, gain_at, hyper_map
@@ -98,6 +99,8 @@ class Zone:
 class VariantCodec(Codec):
     """A loaded variant; make it with ckbd.load(). order: "raster", "wavefront" or "tuned" (scan.TunedRaster)."""
 
+    EFFORTS = (0,)
+
     def __init__(self, model: LoadedVariant, device: torch.device, threads: int, max_pixels: int):
         self.model, self.device, self.threads, self.max_pixels = model, device, threads, max_pixels
         t, c = {name: value.numpy() for name, value in model.tables.items()}, model.config
@@ -113,17 +116,19 @@ class VariantCodec(Codec):
 
     # Encoding
 
-    def encode(self, images, quality=50.0) -> list[bytes]:
-        """As Codec.encode, to streams of version 2, one picture after the other."""
+    def encode(self, images, quality=50.0, effort=None) -> list[bytes]:
+        """As Codec.encode, to streams of version 2, one picture after the other. There is but effort 0."""
+        self._effort(effort)
         pictures, qualities = self._checked(images, quality)
         return [self._encode(p, q)[0] for p, q in zip(pictures, qualities, strict=True)]
 
-    def encode_at(self, picture, qualities) -> list[bytes]:
+    def encode_at(self, picture, qualities, effort=None) -> list[bytes]:
         """As Codec.encode_at, though g_a runs every time."""
-        return self.encode([picture] * len(qualities), qualities)
+        return self.encode([picture] * len(qualities), qualities, effort)
 
-    def estimate(self, images, quality=50.0) -> list[float]:
+    def estimate(self, images, quality=50.0, effort=None) -> list[float]:
         """The ideal code length of each image's symbols in bits, by the frequencies that code them."""
+        self._effort(effort)
         pictures, qualities = self._checked(images, quality)
         return [self._encode(p, q)[1] for p, q in zip(pictures, qualities, strict=True)]
 

@@ -47,6 +47,9 @@ class Zone(Protocol):
     def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
         """The encoder's residuals of phase p, int16 (B, H, W/2, M): y (B, M, H, W) float32."""
 
+    def mean(self, state: State, p: int) -> Tensor:
+        """The means of phase p in 1/16 units, float32 (B, H, W/2, M); after phase(state, p)."""
+
     def assemble(self, state: State, p: int, r: Tensor) -> None:
         """Takes the residuals of phase p, int16 (B, H, W/2, M)."""
 
@@ -95,6 +98,9 @@ class Carriers(Zone):
             values = numerics.round_half_up(half - state.means[p][:, top:bottom].float() / numerics.MEAN_STEP)
             r[:, top:bottom] = values.clamp(-numerics.R_MAX, numerics.R_MAX)
         return r
+
+    def mean(self, state: State, p: int) -> Tensor:
+        return state.means[p].float()
 
     def assemble(self, state: State, p: int, r: Tensor) -> None:
         half = numerics.MEAN_STEP * r.to(self.device) + state.means[p]  # |16 r + mean| < 2^15, docs/numerics.md
@@ -147,6 +153,9 @@ class Kernels(Zone):
     def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
         rows = y.permute(0, 2, 3, 1).float().contiguous().flatten(0, 2)
         return kernels.quantise(rows, state.means[p], state.lattice, p, backend="triton").view(state.shape)
+
+    def mean(self, state: State, p: int) -> Tensor:
+        return state.means[p].view(state.shape).float()
 
     def assemble(self, state: State, p: int, r: Tensor) -> None:
         if p == 0:

@@ -14,7 +14,7 @@ class JpegCodec:
 
     model_hash = "0123456789ab"
 
-    def encode(self, images, quality):
+    def encode(self, images, quality, effort=None):
         return [RIVALS["jpeg-444"].encode(picture.rgb, quality) for picture in images]
 
     def decode_pictures(self, streams):
@@ -23,5 +23,5 @@ class JpegCodec:
                 raise ValueError("magic at offset 0: expected\n  another one")
         return [Picture(np.array(Image.open(io.BytesIO(stream)))) for stream in streams]
 
-    def estimate(self, pictures, quality):
-        return [8.0 * len(stream) - 80 for stream in self.encode(pictures, quality)]
+    def estimate(self, pictures, quality, effort=None):
+        return [8.0 * len(stream) - 80 for stream in self.encode(pictures, quality, effort)]

@@ -143,6 +143,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(arguments, re
         ["encode", "a.png"],
         ["encode", "a.png", "out", "--quality", "0.9"],
         ["encode", "a.png", "out", "--quality", "nan"],
+        ["encode", "a.png", "out", "--effort", "2"],
         ["encode", "a.png", "out", "--quality", "50", "--target-bpp", "1"],
         ["encode", "a.png", "out", "--target-bpp", "0"],
         ["encode", "a.png", "out", "--threads", "0"],
@@ -184,6 +185,24 @@ def test_search_finds_every_threshold(at_most):
         assert quality == (max(fitting) if at_most else min(fitting, default=100))
     assert cli.search(lambda quality: quality, 0.5, at_most=at_most) == (1, False)
     assert cli.search(lambda quality: quality, 100.5, at_most=at_most) == (100, False)
+
+
+@pytest.mark.parametrize("options, effort", [([], None), (["--effort", "0"], 0), (["--effort", "1"], 1)])
+@pytest.mark.parametrize("rate", [[], ["--target-bpp", "4"]])
+def test_effort_reaches_the_codec(options, effort, rate, here, monkeypatch):
+    asked = []
+
+    class Recorder(JpegCodec):
+        def encode(self, images, quality, effort=None):
+            asked.append(effort)
+            return super().encode(images, quality)
+
+    monkeypatch.setattr("ckbd.load", lambda model, **options: Recorder(), raising=False)
+    photo(here / "a.png")
+    assert cli.main(["encode", "a.png", "a.ckbd", *options, *rate]) == 0
+    assert set(asked) == {effort}
+    assert cli.main(["eval", ".", "--no-rivals", "--qualities", "50", *options]) == 0
+    assert set(asked) == {effort}
 
 
 def test_target_bpp_is_the_best_that_fits(here, capsys):
@@ -233,7 +252,7 @@ def test_an_interrupt_is_clean(where, here, monkeypatch, capsys):
 
 
 def test_a_fault_of_ours_is_not_hidden(here, monkeypatch):
-    def broken(self, images, quality):
+    def broken(self, images, quality, effort):
         raise AssertionError("never")
 
     photo(here / "a.png")

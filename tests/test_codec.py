@@ -54,7 +54,7 @@ def test_decoder_reproduces_the_encoders_latents(tiny, tiny_path):
 
 
 def test_batch_equals_single_for_streams_of_mixed_sizes_and_qualities(tiny, monkeypatch):
-    monkeypatch.setitem(ckbd.codec.MAX_BATCH_PIXELS, "cpu", 1 << 30)
+    monkeypatch.setitem(ckbd.encoder.MAX_BATCH_PIXELS, "cpu", 1 << 30)
     sizes = [(64, 64), (65, 130), (50, 60), (128, 100), (33, 64), (64, 1), (65, 128)]
     streams = [tiny.encode([textured(h, w, i)], quality=10 + 12 * i)[0] for i, (h, w) in enumerate(sizes)]
     alone = [tiny.decode_latents([s])[0] for s in streams]

@@ -194,7 +194,7 @@ def test_run_means_rows_and_deltas(folder, tmp_path):
 
 def test_a_stream_far_from_its_estimate_is_found(folder):
     class Liar(JpegCodec):
-        def estimate(self, pictures, quality):
+        def estimate(self, pictures, quality, effort):
             (bits,) = super().estimate(pictures, quality)
             return [bits - 1000 if pictures[0].height == 33 and quality == 70 else bits]
 
@@ -209,7 +209,7 @@ def test_only_pixels_are_given_to_the_codec(folder):
     pil.save(folder / "a.png", icc_profile=bytes(16) + b"RGB " + bytes(100))
 
     class Recorder(JpegCodec):
-        def encode(self, images, quality):
+        def encode(self, images, quality, effort):
             assert images[0].alpha is None and images[0].icc is None
             return super().encode(images, quality)
 

@@ -151,14 +151,14 @@ def largest(codec, work) -> int:
 
 @pytest.mark.parametrize("tall", [True, False])
 def test_layers_never_see_more_than_a_strip(tiny, monkeypatch, tall):
-    monkeypatch.setitem(ckbd.codec.MAX_BATCH_PIXELS, "cpu", 1 << 14)
+    monkeypatch.setitem(ckbd.encoder.MAX_BATCH_PIXELS, "cpu", 1 << 14)
     most = []
     for length in (512, 2048):
         x = textured(length, 100) if tall else textured(100, length)
         most.append(largest(tiny, lambda x=x: tiny.decode(tiny.encode([x]))))
     # What `reduce` is given at 1/8 of a strip of 2^14 pixels, and of four rows of 64 that waited before.
     assert max(most) <= 2 * TINY.width * (256 + 4 * 64)
-    monkeypatch.setitem(ckbd.codec.MAX_BATCH_PIXELS, "cpu", 1 << 30)
+    monkeypatch.setitem(ckbd.encoder.MAX_BATCH_PIXELS, "cpu", 1 << 30)
     assert largest(tiny, lambda: tiny.decode(tiny.encode([x]))) > 8 * max(most)
 
 
@@ -181,7 +181,7 @@ def test_strips_change_a_picture_by_rounding_only(request, kind, monkeypatch, he
     with torch.inference_mode():
         want_y = codec.features(pictures)
     want, latents = codec.decode_pictures(streams), codec.decode_latents(streams)
-    monkeypatch.setitem(ckbd.codec.MAX_BATCH_PIXELS, "cpu", 1 << 13)
+    monkeypatch.setitem(ckbd.encoder.MAX_BATCH_PIXELS, "cpu", 1 << 13)
     with torch.inference_mode():
         assert torch.allclose(codec.features(pictures), want_y, rtol=0, atol=1e-5 * max(1, float(want_y.abs().max())))
     for a, b, picture in zip(codec.decode_pictures(streams), want, pictures, strict=True):

@@ -89,6 +89,14 @@ def test_streams_come_back_in_every_order_and_cost_what_was_estimated(codecs, ki
         assert image.size == (100, 70)
 
 
+def test_variants_have_no_effort_but_0(codecs):
+    codec, picture = codecs("checkerboard"), textured(64, 64)
+    assert codec.encode([picture], 50, effort=0) == codec.encode([picture], 50)
+    for call in (codec.encode, codec.estimate):
+        with pytest.raises(ValueError, match="effort: expected 0, got 1"):
+            call([picture], 50, effort=1)
+
+
 @pytest.mark.parametrize(
     "kind", [k for k, v in KINDS.items() if v.get("centring") == "integer" or k == "scale-raster"]
 )

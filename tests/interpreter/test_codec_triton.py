@@ -22,9 +22,9 @@ def pictures():
     return [rng.integers(0, 256, (*s, 3)).astype(np.uint8) for s in sizes]
 
 
-@pytest.mark.parametrize("quality", [1, 60])
-def test_streams_and_latents_are_the_same(codecs, quality):
-    streams = {name: codec.encode(pictures(), quality) for name, codec in codecs.items()}
+@pytest.mark.parametrize("quality, effort", [(1, 1), (60, 0), (60, 1)])
+def test_streams_and_latents_are_the_same(codecs, quality, effort):
+    streams = {name: codec.encode(pictures(), quality, effort) for name, codec in codecs.items()}
     assert streams["torch"] == streams["triton"]
     latents = {name: codec.decode_latents(streams["torch"]) for name, codec in codecs.items()}
     assert all(np.array_equal(a, b) for a, b in zip(*latents.values(), strict=True))
