@@ -211,13 +211,6 @@ def main(argv: list[str] | None = None) -> int:
         help="the rate is that of y and z with uniform noise up to here in the run, then as they are coded "
         "(default %(default)s; 0 and 1: all of it one or the other)",
     )
-    parser.add_argument(
-        "--lowest-gain",
-        type=_positive(float),
-        default=1.0,
-        metavar="FACTOR",
-        help="at export, scale the gain of quality 1 by this: below 1 reaches lower rates than were trained",
-    )
     parser.add_argument("--steps", type=_positive(int), help="length in steps (repeatable); or")
     parser.add_argument("--minutes", type=_positive(float), default=60.0, help="length in minutes (default 60)")
     parser.add_argument(
@@ -243,9 +236,6 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"export: no folder for {args.export}")
         average = train(args)
         if args.export:
-            with torch.no_grad():
-                average.log_gain[0] += math.log(args.lowest_gain)
-                average.log_ungain[0] -= math.log(args.lowest_gain)
             identity = save(average, args.export)
             print(f"{args.export}: model {identity.hex()}, {os.path.getsize(args.export)} bytes")
     except (OSError, ValueError) as error:
