@@ -3,6 +3,7 @@
 The launches that bench/launches.py lists are compiled for each target and read back: registers, stack and shared
 memory from ptxas, instructions from the disassembly. The gates:
 
+- it compiles;
 - nothing spilled: no local loads or stores, at most STACK bytes of stack (never the register count alone: kernels
   that spill heavily report few);
 - registers and shared memory within what the target offers;
@@ -30,8 +31,9 @@ import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.compiler.errors import CompilationError
 
-from bench.launches import Launch, shipped
+from bench.launches import ODD, Launch, shipped
 
 STACK = 8  # bytes: a frame that nothing is spilled to
 
@@ -43,14 +45,19 @@ class Target:
     shared: int  # bytes that a program may have
     registers: int = 255
     tensor: dict[torch.dtype, str] = field(default_factory=dict)  # what a product must be done with, a pattern
+    odd: bool = False  # whether odd widths are compiled too
 
     def __hash__(self) -> int:
         return hash(self.name)
 
 
 TARGETS = (
-    Target("sm_80", GPUTarget("cuda", 80, 32), 163 << 10, 255, {torch.int8: r"\bIMMA", torch.float16: r"\bHMMA"}),
-    Target("sm_90", GPUTarget("cuda", 90, 32), 227 << 10, 255, {torch.int8: r"\bIGMMA", torch.float16: r"\bHGMMA"}),
+    Target(
+        "sm_80", GPUTarget("cuda", 80, 32), 163 << 10, 255, {torch.int8: r"\bIMMA", torch.float16: r"\bHMMA"}, True
+    ),
+    Target(
+        "sm_90", GPUTarget("cuda", 90, 32), 227 << 10, 255, {torch.int8: r"\bIGMMA", torch.float16: r"\bHGMMA"}, True
+    ),
     Target(
         "sm_100",
         GPUTarget("cuda", 100, 32),
@@ -98,7 +105,11 @@ def compile_launch(one: Launch, target: Target) -> tuple[object, str]:
 
 def inspect(one: Launch, target: Target) -> Report:
     """Compile for the target and hold the result against the gates."""
-    compiled, said = compile_launch(one, target)
+    try:
+        compiled, said = compile_launch(one, target)
+    except CompilationError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[-1]
+        return Report(one.label, target.name, 0, 0, 0, 0, 0, (f"does not compile: {reason}",))
     shared = compiled.metadata.shared
     read = _read_nvidia if target.gpu.backend == "cuda" else _read_amd
     registers, spills, stack, tensor, failures = read(compiled, said, target.tensor.get(one.dtype))
@@ -158,7 +169,9 @@ def _inspect(job: tuple[int, int]) -> Report:
 def reports(targets: list[str], workers: int) -> list[Report]:
     launches = shipped()
     wanted = [t for t, target in enumerate(TARGETS) if target.name in targets]
-    jobs = [(i, t) for i in range(len(launches)) for t in wanted]
+    jobs = [
+        (i, t) for i, one in enumerate(launches) for t in wanted if TARGETS[t].odd or not one.label.startswith(ODD)
+    ]
     # Not by fork: the parent's threads are not in the child, which then waits for them.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(_inspect, jobs, chunksize=4))
@@ -172,7 +185,7 @@ def table(rows: list[Report]) -> str:
     for r in rows:
         by_label.setdefault(r.label, {}).setdefault(r.target, []).append(r)
     for label, found in by_label.items():
-        cells = ["; ".join(cell(r) for r in found[t]) for t in targets]
+        cells = ["; ".join(cell(r) for r in found.get(t, [])) for t in targets]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -188,7 +201,10 @@ def write(path: Path, rows: list[Report]) -> None:
     sections = (
         {s.split("\n", 1)[0]: s for s in re.split(r"(?m)^(?=## )", path.read_text())[1:]} if path.exists() else {}
     )
-    sections[heading] = f"{heading}\n\n{table(rows)}\n"
+    odd = [r for r in rows if r.label.startswith(ODD)]
+    bad = [r for r in odd if r.failures]
+    text = f"Kernels of odd widths: {len(odd)}, of which {len(bad)} fail a gate."
+    sections[heading] = f"{heading}\n\n{table([r for r in rows if r not in odd or r in bad])}\n\n{text}\n"
     ordered = sorted(sections.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])], reverse=True)
     path.write_text(INTRODUCTION + "\n" + "\n".join(text.rstrip() + "\n" for _, text in ordered))
 
@@ -203,7 +219,8 @@ No GPU was needed, and nothing here is a time. Every launch that the code may ch
 registers of a thread / spilled loads and stores / shared memory in KB / tensor-core instructions in the code. A
 kernel is named by the model's widths, its dtype, the config (form, sites x output channels x input channels of a
 tile, warps, stages) and the layer. Two in a cell are the anchors' first layer, which has no product, and
-another hidden layer. The gates are in bench/aot.py; what fails one is in bold.
+another hidden layer. The gates are in bench/aot.py; what fails one is in bold. Networks of odd widths, narrower than
+a tile or no multiple of anything, pass the same gates for sm_80 and sm_90 and are only counted.
 """
 
 

@@ -1,4 +1,4 @@
-"""Every launch that ckbd.kernels may make, for the widths that it ships for: what bench/aot.py compiles.
+"""What bench/aot.py compiles: every launch that ckbd.kernels may make, for widths that it ships for and for odd ones.
 
 The launchers run on tensors of zeros with a recorder in place of each kernel, so what is compiled is what is
 launched.
@@ -26,11 +26,12 @@ TYPES = {
     torch.float16: "fp16",
     torch.float32: "fp32",
 }
+ODD = "odd"  # what the labels of widths that no model has begin with
 
 
 @dataclass(frozen=True)
 class Model:
-    """Widths for which kernels ship: (C_psi, M, H1, H2, context kernel)."""
+    """Widths of a network: (C_psi, M, H1, H2, context kernel)."""
 
     name: str
     C: int
@@ -45,6 +46,34 @@ CHENG = Model("cheng2020 N=192", 384, 192, 640, 512)
 ELIC = Model("elic group of 16", 656, 16, 128, 64)  # MASK_C: a group narrower than a block
 INTEGER_MODELS = (DEFAULT, CHENG)
 FLOAT_MODELS = (CHENG, ELIC)
+# Widths that no model has: narrower than a block, no multiple of anything, every context kernel. tests/gpu runs
+# all but the last, which is one of everything.
+ODD_INTEGERS = tuple(
+    Model(f"{ODD} {', '.join(map(str, widths))}", *widths)
+    for widths in (
+        (32, 16, 64, 32, 5),
+        (24, 40, 70, 100, 3),
+        (33, 8, 64, 64, 7),
+        (128, 64, 128, 64, 5),
+        (48, 130, 192, 96, 3),
+        (1, 1, 1, 1, 3),
+    )
+)
+ODD_FLOATS = tuple(
+    Model(f"{ODD} {', '.join(map(str, widths))}", *widths)
+    for widths in (
+        (24, 40, 70, 100, 3),
+        (24, 40, 70, 100, 5),
+        (33, 8, 64, 64, 7),
+        (32, 48, 64, 64, 5),
+        (1, 1, 1, 1, 3),
+    )
+)
+# h_s layers (C, N, split): of the default model, with rows as wide as SubPixel.width, and odd ones, as wide as C.
+HYPERS = ((65, 96, False), (96, 128, True))
+ODD_HYPERS = tuple(
+    (C, N, split) for C, N in ((65, 24), (65, 96), (8, 16), (24, 40), (1, 1)) for split in (False, True)
+)
 
 
 @dataclass(frozen=True)
@@ -151,11 +180,13 @@ def float_network(m: Model, dtype: torch.dtype) -> Network:
 
 @cache
 def shipped() -> list[Launch]:
-    """Every kernel that `tune` may choose, for the models above, and the pointwise ones, each once."""
+    """Every kernel that `tune` may choose, for the networks above, and the pointwise ones, each once."""
     found: list[Launch] = []
     lattice = Lattice(((32, 48),))
-    networks = [(m, torch.int8, integer_network(m)) for m in INTEGER_MODELS]
-    networks += [(m, d, float_network(m, d)) for d in (torch.float16, torch.float32) for m in FLOAT_MODELS]
+    networks = [(m, torch.int8, integer_network(m)) for m in INTEGER_MODELS + ODD_INTEGERS]
+    networks += [
+        (m, d, float_network(m, d)) for d in (torch.float16, torch.float32) for m in FLOAT_MODELS + ODD_FLOATS
+    ]
     for m, dtype, net in networks:
         for config in CONFIGS[dtype]:
             with recording(f"{m.name}, {TYPES[dtype]}, {config}", found):
@@ -163,9 +194,15 @@ def shipped() -> list[Launch]:
                 if config.form == "layers":
                     launch.project(torch.zeros(lattice.sites, m.C, dtype=dtype), net.psi, config)
                     if m is DEFAULT:
-                        hyper(config)
+                        hyper(HYPERS[:1], config, wide=True)
+                        hyper(HYPERS[1:], config, wide=False)
+    for config in (c for c in CONFIGS[torch.int8] if c.form == "layers"):
+        with recording(f"{ODD} h_s, i8, {config}", found):
+            hyper(ODD_HYPERS, config, wide=False)
     with recording("int8", found):
         pointwise(DEFAULT.M, lattice)
+    with recording(f"{ODD}, int8", found):
+        pointwise(1, lattice)
     unique: dict[tuple, Launch] = {}
     for one in found:
         unique.setdefault((one.kernel.__name__, one.signature, one.constants, one.attrs, one.options), one)
@@ -182,10 +219,11 @@ def phases(net: Network, lattice: Lattice, config: Config) -> None:
         )
 
 
-def hyper(config: Config) -> None:
-    for C, N, split in ((65, 96, False), (96, 128, True)):
+def hyper(layers: tuple[tuple[int, int, bool], ...], config: Config, wide: bool) -> None:
+    """wide: rows of x are as wide as the weights, as the decoder has those of the first layer."""
+    for C, N, split in layers:
         conv = SubPixel.pack(IntLayer(torch.zeros(4 * N, C, 3, 3), torch.zeros(4 * N), torch.zeros(4 * N)))
-        x = torch.zeros(96, (C + 31) // 32 * 32, dtype=torch.int8)[:, :C]
+        x = torch.zeros(96, conv.width if wide else C, dtype=torch.int8)
         launch.convolve(x, conv.layer, N, Lattice(((8, 12),)), split, config)
 
 

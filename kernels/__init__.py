@@ -44,8 +44,8 @@ def project(psi: Tensor, network: Network, *, backend: str = "auto", config: Con
     """The hyperprior's half of the first layer, once for both phases: psi (rows, C_psi), int8 in [-127, 127] or of
     the network's float dtype. Returns accumulators (rows, H1 padded), int32 or float32, for `phase`.
     """
-    _rows("psi", psi, psi.shape[0], network.psi.shape[1], (network.psi.dtype,), network.psi.device)
-    return torch.ops.ckbd.project(psi, network.psi, backend, ops.encode(config))
+    _rows("psi", psi, psi.shape[0], network.C, (network.psi.dtype,), network.psi.device)
+    return torch.ops.ckbd.project(psi, network.psi, backend, ops.encode(config, network.psi.dtype))
 
 
 def convolve(
@@ -65,7 +65,7 @@ def convolve(
     weight, bias, shift = conv.layer
     wide = x.dim() == 2 and x.shape[1] == conv.width
     _rows("x", x, lattice.full_sites, conv.width if wide else conv.C, (torch.int8,), weight.device)
-    args = _flat(lattice), lattice.parity, split, backend, ops.encode(config)
+    args = _flat(lattice), lattice.parity, split, backend, ops.encode(config, weight.dtype)
     return torch.ops.ckbd.convolve(x, weight, bias, shift, conv.N, *args)
 
 
@@ -99,7 +99,7 @@ def phase(
         )
     for name, t, dtype in zip(("mean", "k"), out, (network.mean_dtype, network.k_dtype), strict=True):
         _rows(name, t, lattice.sites, network.M, (dtype,), device)
-    args = _flat(lattice), lattice.parity, backend, ops.encode(config)
+    args = _flat(lattice), lattice.parity, backend, ops.encode(config, network.psi.dtype)
     torch.ops.ckbd.phase(
         psi_acc,
         context,

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import torch
 
 FORMS = ("fused", "layers")
+# Input channels that a product takes at the least: with fewer, Triton compiles for no GPU of NVIDIA's.
+LEAST_K = {torch.int8: 32, torch.float16: 16, torch.float32: 16}
 
 
 @dataclass(frozen=True)
 class Config:
     """form: "fused" (one launch a phase) or "layers" (three). Blocks: sites, output channels and input channels that
-    a program takes at a time, the latter two cut to what divides the widths.
+    a program takes at a time, the latter two cut to what divides the widths. All but stages are powers of two.
     """
 
     form: str
@@ -24,6 +26,16 @@ class Config:
     block_k: int
     warps: int
     stages: int
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"config: expected form {' or '.join(FORMS)}, got {self.form!r}")
+        for name in ("block_p", "block_n", "block_k", "warps"):
+            n = getattr(self, name)
+            if n < 1 or n & (n - 1):
+                raise ValueError(f"config: {name}: expected a power of two, got {n}")
+        if self.stages < 1:
+            raise ValueError(f"config: stages: expected at least 1, got {self.stages}")
 
     def __str__(self) -> str:
         return f"{self.form} {self.block_p}x{self.block_n}x{self.block_k} w{self.warps} s{self.stages}"

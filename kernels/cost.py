@@ -46,6 +46,6 @@ def dense_macs(network: Network, lattice: Lattice) -> int:
     """Multiply-adds of the same phase as public code runs it: a dense convolution M -> 2M over all sites, both
     halves, whose output joins psi (as wide as it) before the 1x1 layers, again over all sites.
     """
-    M, C = network.M, network.psi.shape[1]
+    M, C = network.M, network.C
     per_site = network.kernel**2 * M * 2 * M + (2 * M + C) * network.H1 + network.H1 * network.H2 + 2 * M * network.H2
     return lattice.full_sites * per_site

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import triton
-from ckbd.kernels.configs import Config, divisor
+from ckbd.kernels.configs import LEAST_K, Config, divisor
 from ckbd.kernels.fused import fused_kernel
 from ckbd.kernels.lattice import MAX_SIDE, Lattice, tile_table
 from ckbd.kernels.layer import layer_kernel
@@ -33,6 +35,15 @@ def _options(config: Config) -> dict[str, int | bool]:
     return options if torch.version.hip else options | {"maxnreg": 255}
 
 
+def _fitted(config: Config, C: int, dtype: torch.dtype) -> Config:
+    """The config for rows of C channels. Where C is no multiple of 16 they are loaded by the element, each with a
+    mask of its own: then as few as a product takes, and in float32 none ahead of time, or the kernel spills.
+    """
+    if C % 16 == 0:
+        return config
+    return replace(config, block_k=LEAST_K[dtype], stages=1 if dtype == torch.float32 else config.stages)
+
+
 def _layer(
     x: Tensor,
     layer: tuple[Tensor, Tensor, Tensor],
@@ -57,6 +68,7 @@ def _layer(
     weight, bias, shift = layer
     count = kernel * kernel // 2 if gather == "context" else kernel * kernel
     CP = weight.shape[1] // count
+    config = _fitted(config, x.shape[1], weight.dtype)
     block_k = divisor(config.block_k, CP)
     block_n = divisor(config.block_n, weight.shape[0] // 2 if epilogue == "output" else weight.shape[0])
     layer_kernel[(weight.shape[0] // block_n, tiles.shape[0])](
@@ -183,7 +195,8 @@ def phase(
             **common,
         )
         return
-    block_k, block_h = divisor(config.block_k, CP), divisor(config.block_k, H1P, H2P)
+    fitted = _fitted(config, M, w1.dtype)
+    block_k, block_h = divisor(fitted.block_k, CP), divisor(config.block_k, H1P, H2P)
     programs = _programs(psi_acc.device, tiles.shape[0])
     scratch = psi_acc.new_empty((programs, config.block_p * (H1P + H2P)), dtype=w1.dtype)
     fused_kernel[(programs,)](
@@ -228,7 +241,7 @@ def phase(
         BLOCK_N=divisor(config.block_n, H1P, H2P, MP),
         BLOCK_K=block_k,
         BLOCK_H=block_h,
-        **_options(config),
+        **_options(fitted),
     )
 
 

@@ -31,14 +31,15 @@ def padded(n: int) -> int:
 class Network:
     """g_ep of one model: (W1_psi psi + W1_ctx context), hidden, output, on one device.
 
-    psi: (H1P, C) projection of C hyper features, applied once for both phases. first, hidden, output: (weight, bias,
-    shift) with weights (H1P, taps CP), (H2P, H1P), (2 MP, H2P), means above table indices; the bias of `first` is
-    (2, H1P), one for each phase. Widths ending in P are padded with zeros. Integer mode: int8 weights, int32 bias
+    psi: (H1P, C padded) projection of C hyper features, applied once for both phases. first, hidden, output: (weight,
+    bias, shift) with weights (H1P, taps CP), (H2P, H1P), (2 MP, H2P), means above table indices; the bias of `first`
+    is (2, H1P), one for each phase. Widths ending in P are padded with zeros. Integer mode: int8 weights, int32 bias
     and shift. Float mode: weights float32 or float16, bias float32, shift empty; LeakyReLU slope; thresholds (n,)
     float32: k is how many of them sigma exceeds (None: sigma itself comes out instead of k).
     """
 
     M: int
+    C: int
     H1: int
     H2: int
     kernel: int
@@ -130,8 +131,11 @@ class Network:
     @classmethod
     def _pack(cls, w_psi, layers, kernel, dtype, wide, slope=0.0, thresholds=None, device=None) -> Network:
         (w1, b1, s1), (w2, b2, s2), (w3, b3, s3) = layers
-        (H1, _, M), H2 = w1.shape, w2.shape[0]
+        (H1, _, M), H2, C = w1.shape, w2.shape[0], w_psi.shape[-1]
+        if min(M, C, H1, H2) < 1:
+            raise ValueError(f"network: expected widths of at least 1, got M {M}, C {C}, H1 {H1}, H2 {H2}")
         for name, got, want in (
+            ("psi weight", tuple(w_psi.shape), (H1, C)),
             ("first bias", tuple(b1.shape), (2, H1)),
             ("hidden weight", tuple(w2.shape), (H2, H1)),
             ("hidden bias", tuple(b2.shape), (H2,)),
@@ -154,10 +158,11 @@ class Network:
 
         return cls(
             M=M,
+            C=C,
             H1=H1,
             H2=H2,
             kernel=kernel,
-            psi=put(w_psi, (H1P, w_psi.shape[1]), dtype),
+            psi=put(w_psi, (H1P, padded(C)), dtype),
             first=(
                 put(w1, (H1P, w1.shape[1], padded(M)), dtype).flatten(1),
                 put(b1, (2, H1P), wide),

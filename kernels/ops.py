@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import torch
 from ckbd.kernels import tune, twin
-from ckbd.kernels.configs import CONFIGS, FORMS, Config
+from ckbd.kernels.configs import CONFIGS, FORMS, LEAST_K, Config
 from ckbd.kernels.lattice import Lattice
 
 BACKENDS = ("auto", "torch", "triton")
@@ -75,14 +75,16 @@ def _lattice(sizes: tuple[int, ...], parity: int) -> Lattice:
     return Lattice(tuple(zip(sizes[::2], sizes[1::2], strict=True)), parity)
 
 
-def encode(config: Config | str | None) -> list[int]:
-    """A Config, the name of a form or None (choose) as the operators take it."""
+def encode(config: Config | str | None, dtype: torch.dtype) -> list[int]:
+    """A Config, the name of a form or None (choose) as the operators take it; dtype: of the weights."""
     if config is None:
         return []
     if isinstance(config, str):
         if config not in FORMS:
             raise ValueError(f"config: expected one of {', '.join(FORMS)} or a Config, got {config!r}")
         return [FORMS.index(config)]
+    if config.block_k < LEAST_K[dtype]:
+        raise ValueError(f"config: block_k: expected at least {LEAST_K[dtype]} in {dtype}, got {config.block_k}")
     return [FORMS.index(config.form), config.block_p, config.block_n, config.block_k, config.warps, config.stages]
 
 

@@ -32,6 +32,11 @@ def bucket(sites: int) -> int:
     return 1 << max(sites - 1, 0).bit_length()
 
 
+def among(key: str, candidates: Sequence[Config]) -> str:
+    """The name of a choice: one among fewer says nothing of one among more."""
+    return f"{key} of {', '.join(str(c) for c in candidates)}"
+
+
 def choose(device: torch.device, key: str, candidates: Sequence[Config], run: Callable[[Config], None]) -> Config:
     """The quickest of candidates for the shape that `key` names; run(config) launches the real work with one.
 
@@ -40,8 +45,7 @@ def choose(device: torch.device, key: str, candidates: Sequence[Config], run: Ca
     """
     if device.type != "cuda" or len(candidates) == 1:
         return candidates[0]
-    name = _device_name(device)
-    key = f"{key} of {', '.join(str(c) for c in candidates)}"  # a choice among fewer says nothing of one among more
+    name, key = _device_name(device), among(key, candidates)
     known = _chosen.get((name, key)) or _read(name).get(key)
     if known in candidates:
         _chosen[name, key] = known

@@ -32,13 +32,13 @@ def _batches(lattice: Lattice, full: bool = False) -> list[tuple[slice, tuple[in
 
 
 def project(x: Tensor, weight: Tensor) -> Tensor:
-    """The hyperprior's half of the first layer, for both phases: x (rows, C) int8 or float, weight (N, C) of the same
-    dtype. Returns accumulators (rows, N), int32 or float32.
+    """The hyperprior's half of the first layer, for both phases: x (rows, C) int8 or float, weight (N, C or more) of
+    the same dtype, as padded as the kernels want it. Returns accumulators (rows, N), int32 or float32.
     """
     exact = weight.dtype == torch.int8
     dtype = carrier(x.device) if exact else torch.float32
     with torch.autocast(x.device.type, enabled=False):
-        return F.linear(x.to(dtype), weight.to(dtype)).to(torch.int32 if exact else torch.float32)
+        return F.linear(x.to(dtype), weight[:, : x.shape[1]].to(dtype)).to(torch.int32 if exact else torch.float32)
 
 
 def convolve(x: Tensor, layer: list[Tensor], N: int, lattice: Lattice, split: bool) -> Tensor:

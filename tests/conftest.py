@@ -11,6 +11,14 @@ import ckbd
 from ckbd import modelfile
 from ckbd.model import Checkerboard, Config
 
+if os.environ.get("TRITON_INTERPRET") == "1":
+    # Triton's interpreter takes products of any size; here only those that an NVIDIA GPU takes.
+    from triton.backends.compiler import GPUTarget
+    from triton.backends.nvidia.compiler import min_dot_size
+    from triton.runtime.interpreter import interpreter_builder
+
+    interpreter_builder.codegen_fns["min_dot_size"] = min_dot_size(GPUTarget("cuda", 90, 32))
+
 TINY = Config(
     width=66,
     M=16,

@@ -2,11 +2,19 @@
 launched.
 """
 
+import sys
+from pathlib import Path
+
 import bad_kernels
 import pytest
 import torch
+from ckbd.kernels.configs import LEAST_K
 
 from bench import aot, launches
+
+sys.path.append(str(Path(__file__).parent / "gpu"))
+
+import vectors  # noqa: E402
 
 SM_80, SM_90 = aot.TARGETS[:2]
 
@@ -70,6 +78,50 @@ def test_every_config_of_every_dtype_is_compiled():
     }  # fmt: skip
 
 
+def test_every_network_that_a_gpu_is_tested_with_is_compiled():
+    def tuples(models):
+        return {(m.C, m.M, m.H1, m.H2, m.kernel) for m in models}
+
+    def widths(these):
+        return {(w.C, w.M, w.H1, w.H2, w.kernel) for w in these}
+
+    integers = tuples(launches.INTEGER_MODELS + launches.ODD_INTEGERS)
+    assert widths(case.widths for case in vectors.PHASES) <= integers
+    assert widths((*vectors.FLOAT_WIDTHS, vectors.CHENG)) <= tuples(launches.FLOAT_MODELS + launches.ODD_FLOATS)
+    hypers = {(C, N, split) for C, N, split in launches.ODD_HYPERS + launches.HYPERS[1:]}
+    assert {(case.C, case.N, case.split) for case in vectors.HYPERS} - {(96, 128, False)} <= hypers
+
+
+@pytest.mark.parametrize("target", [t for t in aot.TARGETS if t.odd], ids=lambda t: t.name)
+def test_odd_widths_pass_the_gates(target):
+    """One of each that once did not compile (psi of 24, 33 and 48 channels) or spilled (rows of 65)."""
+    for part, step in (
+        ("odd 24, 40, 70, 100, 3, i8", "raw"),
+        ("odd 33, 8, 64, 64, 7, fp16", "raw"),
+        ("odd 24, 40, 70, 100, 3, fp32", "raw"),
+        ("odd h_s, i8, layers 64x128x128", "shuffle"),
+    ):
+        one = next(one for one in launches.shipped() if part in one.label and step in one.label)
+        assert aot.inspect(one, target).failures == ()
+
+
+@pytest.mark.parametrize("target", aot.TARGETS[:3], ids=lambda t: t.name)
+def test_a_product_too_small_for_a_gpu_does_not_compile(target, monkeypatch):
+    """What the gates are for: the first of these networks as it was, with psi's weights not padded."""
+    m, config = launches.ODD_INTEGERS[1], launches.CONFIGS[torch.int8][0]
+    net, found = launches.integer_network(m), []
+    with launches.recording("unpadded", found):
+        launches.launch.project(torch.zeros(8, m.C, dtype=torch.int8), net.psi[:, : m.C].contiguous(), config)
+    assert "K >= 32" in " ".join(aot.inspect(found[0], target).failures)
+
+
+def test_no_launch_has_a_product_smaller_than_its_dtype_takes():
+    for one in launches.shipped():
+        values = {one.kernel.arg_names[i]: value for (i,), value in one.constants}
+        for name in ("BLOCK_K", "BLOCK_H") if one.product else ():
+            assert values.get(name, 64) >= LEAST_K[one.dtype], one.label
+
+
 def test_the_table_keeps_what_other_versions_wrote(tmp_path, monkeypatch):
     row = aot.Report("a", "sm_80", 40, 0, 0, 2048, 7, ())
     path = tmp_path / "K.md"
@@ -81,3 +133,12 @@ def test_the_table_keeps_what_other_versions_wrote(tmp_path, monkeypatch):
     assert text.index("## Triton 3.10.0") < text.index("## Triton 3.6.0")
     aot.write(path, [aot.Report("a", "sm_80", 40, 3, 0, 2048, 7, ("3 spills",))])
     assert "| a | 40 / 3 / 2 / 7 **3 spills** |" in path.read_text()
+
+
+def test_odd_widths_are_counted_and_those_that_fail_are_shown(tmp_path):
+    rows = [aot.Report(label, "sm_80", 40, 0, 0, 2048, 7, ()) for label in ("a", "odd b", "odd c")]
+    rows += [aot.Report("a", "sm_100", 41, 0, 0, 2048, 7, ()), aot.Report("odd d", "sm_80", 0, 0, 0, 0, 0, ("no",))]
+    aot.write(tmp_path / "K.md", rows)
+    text = (tmp_path / "K.md").read_text()
+    assert "| a | 40 / 0 / 2 / 7 | 41 / 0 / 2 / 7 |" in text and "odd b" not in text
+    assert "| odd d | 0 / 0 / 0 / 0 **no** |  |" in text and "odd widths: 3, of which 1 fail a gate." in text

@@ -170,6 +170,40 @@ def test_context_takes_at_most_two_fifths_of_the_dense_way():
         assert c.macs <= c.issued <= 0.4 * cost.dense_macs(net, lat), (widths, config)
 
 
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (("quick", 64, 64, 64, 4, 2), "form fused or layers, got 'quick'"),
+        (("layers", 96, 64, 64, 4, 2), "block_p: expected a power of two, got 96"),
+        (("layers", 64, 0, 64, 4, 2), "block_n: expected a power of two, got 0"),
+        (("layers", 64, 64, 48, 4, 2), "block_k: expected a power of two, got 48"),
+        (("layers", 64, 64, 64, 3, 2), "warps: expected a power of two, got 3"),
+        (("layers", 64, 64, 64, 4, 0), "stages: expected at least 1, got 0"),
+    ],
+)
+def test_configs_that_no_compiler_takes_are_refused(values, message):
+    with pytest.raises(ValueError, match=f"config: .*{message}"):
+        Config(*values)
+
+
+@pytest.mark.parametrize("dtype, least", [(torch.int8, 32), (torch.float16, 16), (torch.float32, 16)], ids=str)
+def test_products_too_small_for_a_gpu_are_refused_on_every_backend(dtype, least):
+    net = cases.integers(cases.WIDTHS[0])[0] if dtype == torch.int8 else cases.floats(cases.WIDTHS[0], dtype)
+    psi = torch.zeros(3, net.C, dtype=dtype)
+    kernels.project(psi, net, config=Config("layers", 64, 64, least, 4, 2))
+    with pytest.raises(ValueError, match=f"block_k: expected at least {least} in {dtype}, got {least // 2}"):
+        kernels.project(psi, net, config=Config("layers", 64, 64, least // 2, 4, 2))
+
+
+@pytest.mark.parametrize("C, rows, message", [(0, 8, "at least 1, got M 3, C 0"), (5, 7, r"psi weight: .*\(8, 5\)")])
+def test_networks_without_psi_or_with_another_s_are_refused(C, rows, message):
+    z = torch.zeros
+    with pytest.raises(ValueError, match=f"network: .*{message}"):
+        Network.floats(
+            z(rows, C), z(8, 3, 5, 5), z(2, 8), (z(8, 8), z(8)), (z(6, 8), z(6)), slope=0.0
+        )  # fmt: skip
+
+
 def test_issued_work_counts_what_tiles_and_padding_add():
     net, _ = cases.integers(cases.WIDTHS[1])
     config = Config("layers", 64, 64, 64, 4, 2)
@@ -189,6 +223,7 @@ REFUSALS = {
     },
     "mean: expected torch.int16": {"out": (torch.zeros(8, 16), torch.zeros(8, 16, dtype=torch.uint8))},
     "config: expected one of fused, layers": {"config": "quick"},
+    "config: block_k: expected at least 32 in torch.int8, got 16": {"config": Config("layers", 64, 64, 16, 4, 2)},
     "backend: expected one of auto, torch, triton": {"backend": "cuda"},
 }
 

@@ -80,8 +80,8 @@ def test_small_phase(case, config):
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_small_float_phase(dtype):
-    net, lattice = vectors.moved(cases.floats(cases.WIDTHS[1], dtype), "cuda"), cases.lattice("mixed", 1)
-    psi, context = (cases.activations((lattice.sites, n), dtype=dtype).cuda() for n in (net.psi.shape[1], net.M))
+    net, lattice = vectors.moved(cases.floats(vectors.FLOAT_WIDTHS[0], dtype), "cuda"), cases.lattice("mixed", 1)
+    psi, context = (cases.activations((lattice.sites, n), dtype=dtype).cuda() for n in (net.C, net.M))
     results = []
     for config in CONFIGS[dtype]:
         acc = kernels.project(psi, net, config=config if config.form == "layers" else None)
@@ -111,7 +111,7 @@ def test_the_same_again_and_again(config):
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("widths", [cases.Widths(40, 24, 70, 100), vectors.CHENG], ids=str)
+@pytest.mark.parametrize("widths", [vectors.FLOAT_WIDTHS[1], vectors.CHENG], ids=str)
 def test_floats_depend_on_neither_batch_nor_tile_nor_form(widths, dtype):
     net = vectors.moved(cases.floats(widths, dtype, thresholds=False), "cuda")
     sizes = ((4, 7), (33, 50), (3, 5), (4, 7))
@@ -139,7 +139,7 @@ def test_floats_within_their_rounding(dtype, p):
     """A sum of n float32 terms is off by at most n eps sum |a b|; tensor cores may cut bits instead of rounding them,
     which doubles eps and some. Two activations are rounded to the network's dtype.
     """
-    widths = cases.Widths(48, 32, 64, 64)
+    widths = vectors.FLOAT_WIDTHS[2]
     net, lattice = cases.floats(widths, dtype, thresholds=False), Lattice(((9, 15),))
     g = torch.Generator().manual_seed(4)
     psi = torch.randn(lattice.sites, widths.C, generator=g).to(dtype)
@@ -225,6 +225,8 @@ def test_forms_asked_for_in_turn_are_measured_once(monkeypatch):
         kernels.phase(acc, None, net, lattice, config=config)
 
 
+# Inductor imports torch.utils.mkldnn, whose script methods PyTorch itself deprecates: 14 warnings that are not ours.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_compiled_whole():
     net, lattice, psi, r, y_hat, context = decoder_inputs()
     want = two_phases(net, lattice, psi, r, y_hat, context)
@@ -338,7 +340,8 @@ def test_a_choice_made_in_another_process_is_taken(tmp_path):
     code = (
         "import torch\nfrom ckbd.kernels import tune\nfrom ckbd.kernels.configs import CONFIGS\n"
         "device = torch.device('cuda', torch.cuda.current_device())\n"
-        "tune._write(tune._device_name(device), 'key', CONFIGS[torch.int8][2])\n"
+        "name, key = tune._device_name(device), tune.among('key', CONFIGS[torch.int8])\n"
+        "tune._write(name, key, CONFIGS[torch.int8][2])\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     with warnings.catch_warnings():

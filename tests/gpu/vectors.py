@@ -21,6 +21,8 @@ from ckbd import kernels
 FILE = Path(__file__).parent / "vectors.json"
 # More tiles than a GPU runs programs at a time, so that persistent ones take turns.
 SIZES = cases.SIZES | {"many tiles": ((96, 400),)}
+# Of networks that were never quantised; test_gpu.py says what is asked of them.
+FLOAT_WIDTHS = (cases.WIDTHS[1], cases.Widths(40, 24, 70, 100), cases.Widths(48, 32, 64, 64))
 DEFAULT, CHENG = cases.Widths(256, 128, 256, 256), cases.Widths(192, 384, 640, 512)
 
 

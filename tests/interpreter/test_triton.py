@@ -16,8 +16,8 @@ PHASES = [(p, f) for p in (0, 1) for f in SMALL]
 
 def run_phase(net, lat, p, config, extreme=False, seed=0):
     """Twin and kernel on the same inputs, which lie in the middle of poisoned arrays, as do the kernel's outputs."""
-    C = net.psi.shape[1]
-    psi = cases.activations((lat.sites, C), seed, extreme, net.psi.dtype)
+    _, psi = cases.guarded(lat.sites, net.C, net.psi.dtype)
+    psi.copy_(cases.activations((lat.sites, net.C), seed, extreme, net.psi.dtype))
     acc = kernels.project(psi, net, backend="torch")
     assert torch.equal(acc, kernels.project(psi, net, backend="triton", config=config))
     context = None
@@ -90,8 +90,32 @@ def test_psi_of_a_large_batch_is_projected_strip_by_strip():
     assert torch.equal(got, kernels.project(psi, net, backend="torch"))
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("C", [1, 8, 31, 33, 48, 100, 656])
+def test_psi_of_any_width_is_projected_to_the_bit(C, dtype):
+    """Rows of psi lie as close as their width lets them, or in the middle of a poisoned array."""
+    widths = cases.Widths(8, C, 70, 64, 3)
+    net = cases.integers(widths)[0] if dtype == torch.int8 else cases.floats(widths, dtype, dyadic=True)
+    assert net.psi.shape == (128, (C + 31) // 32 * 32 if C <= 32 else (C + 63) // 64 * 64)
+    _, inside = cases.guarded(41, C, dtype)
+    inside.copy_(cases.activations((41, C), dtype=dtype))
+    for psi in (inside, inside.clone(memory_format=torch.contiguous_format)):
+        want = kernels.project(psi, net, backend="torch")
+        for config in (c for c in CONFIGS[dtype] if c.form == "layers"):
+            assert torch.equal(want, kernels.project(psi, net, backend="triton", config=config))
+
+
+@pytest.mark.parametrize("p, form", PHASES)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16], ids=str)
+def test_a_network_of_one_channel_of_everything(dtype, p, form):
+    widths = cases.Widths(1, 1, 1, 1, 3)
+    net = cases.integers(widths)[0] if dtype == torch.int8 else cases.floats(widths, dtype, dyadic=True)
+    want, got = run_phase(net, cases.lattice("mixed"), p, SMALL[form])
+    assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
+
+
 @pytest.mark.parametrize("split", [False, True])
-@pytest.mark.parametrize("C, N", [(65, 24), (24, 40), (8, 16)])
+@pytest.mark.parametrize("C, N", [(65, 24), (24, 40), (8, 16), (1, 1)])
 @pytest.mark.parametrize("sizes", ["one site", "a row", "odd", "mixed"])
 def test_sub_pixel_convolution_is_the_twin_to_the_bit(sizes, C, N, split):
     conv = cases.sub_pixel(C, N)
@@ -177,7 +201,7 @@ def in_float64(net, psi, context, lat, absolute=False):
         return t.double().abs() if absolute else t.double()
 
     H, count = lat.sizes[0][0], net.kernel**2 // 2
-    h = of(psi) @ of(net.psi).T
+    h = of(psi) @ of(net.psi[:, : net.C]).T
     if context is not None:
         anchors = context.masked_fill(blanks(lat, 0)[:, None], 0).double().view(1, H, -1, net.M)
         columns = reference.context_columns(anchors, 0, H, net.kernel, lat.parity).flatten(0, 2)
@@ -302,6 +326,15 @@ def test_the_dots_of_a_phase_are_those_that_cost_counts(monkeypatch):
             done = 0
             kernels.phase(acc, c, net, lat, backend="triton", config=config)
             assert done == kernels.phase_cost(net, lat, p, config).issued
+
+
+def test_a_product_that_a_gpu_refuses_is_refused_here(monkeypatch):
+    """The interpreter would take 8 channels at a time; conftest.py holds it to what compiles."""
+    net, _ = cases.integers(cases.WIDTHS[0])
+    monkeypatch.setitem(launch.LEAST_K, torch.int8, 8)
+    psi = cases.activations((20, net.C))
+    with pytest.raises(Exception, match="K >= 32"):
+        kernels.project(psi, net, backend="triton", config=Config("layers", 16, 64, 8, 4, 2))
 
 
 def test_persistent_programs_take_turns():

@@ -143,7 +143,7 @@ class _Batch:
         self.tables = entropy.tables_of(self.model)
         self.n = len(lattice.sizes)
         side = _to_rows(side_params.float())
-        channels = self.network.psi.shape[1]
+        channels = self.network.C
         if side.shape[1] != channels:
             raise ValueError(f"side_params: expected {channels} channels, got {side.shape[1]}")
         self.psi = [kernels.split(side, lattice, p) for p in range(2)]
