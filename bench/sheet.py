@@ -93,7 +93,8 @@ class Coded:
 
     @property
     def caption(self) -> str:
-        return f"{self.codec} q{self.setting:.3g}  {self.bpp:.3f} bpp{'*' if self.over else ''}  {self.psnr:.2f} dB"
+        setting = f"{self.setting:.3g}" if self.setting >= 0.01 else "0"  # a search may end at 0.0002
+        return f"{self.codec} q{setting}  {self.bpp:.3f} bpp{'*' if self.over else ''}  {self.psnr:.2f} dB"
 
 
 def ckbd_at(codec: ckbd.Codec, rgb: np.ndarray, nbytes: int, qualities: Sequence[float] = QUALITIES) -> Coded:

@@ -74,7 +74,7 @@ def row_of(name: str, result: dict, rivals: dict, picture, quality: float, runs:
         "model": Path(name).stem,
         "identity": result["model"],
         "weights": weights,
-        "encode": sum(cost.values()),
+        "encode": cost["g_a"] + cost["h_a"] + cost["exact"],
         "decode": cost["exact"] + cost["g_s"],
         **cost,
         "ms": statistics.median(times),
@@ -93,7 +93,9 @@ def plot(path: str, rows: list[dict], rival: str) -> None:
             axis.annotate(row["model"], (row[key], row["bd_rate"][rival]), textcoords="offset points", xytext=(7, 4))
         axis.set(xlabel=label, xscale="log")
         axis.margins(0.25)
-        axis.grid(alpha=0.3, which="both")
+        axis.minorticks_off()
+        axis.set_xticks([row[key] for row in rows], [f"{row[key]:.0f}" for row in rows])
+        axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"BD-rate against {rival}, %")
     figure.tight_layout()
     figure.savefig(path, dpi=150)

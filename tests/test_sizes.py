@@ -40,6 +40,11 @@ def test_a_row_a_model_and_a_plot(model, tmp_path, capsys):
     assert sizes.main([f"{model}={figures}", "--runs", "1", "--plot", str(tmp_path / "p.png")]) == 0
     row = capsys.readouterr().out.splitlines()[-1].split()
     assert row[:2] == ["tiny", result["model"]] and row[-1] == "-50.0"
+    cost = sizes.multiply_adds(modelfile.load(model))
+    assert (
+        row[3] == f"{cost['g_a'] + cost['h_a'] + cost['exact']:.0f}"
+        and row[4] == f"{cost['exact'] + cost['g_s']:.0f}"
+    )
     assert (tmp_path / "p.png").stat().st_size > 5000
     assert sizes.main([f"{model}={figures}", "--rival", "none"]) == 1
     assert "no rival none, there are webp" in capsys.readouterr().err
