@@ -46,28 +46,28 @@ CHENG = Model("cheng2020 N=192", 384, 192, 640, 512)
 ELIC = Model("elic group of 16", 656, 16, 128, 64)  # MASK_C: a group narrower than a block
 INTEGER_MODELS = (DEFAULT, CHENG)
 FLOAT_MODELS = (CHENG, ELIC)
+
+
+def odd(*widths: tuple[int, ...]) -> tuple[Model, ...]:
+    return tuple(Model(f"{ODD} {', '.join(map(str, one))}", *one) for one in widths)
+
+
 # Widths that no model has: narrower than a block, no multiple of anything, every context kernel. tests/gpu runs
 # all but the last, which is one of everything.
-ODD_INTEGERS = tuple(
-    Model(f"{ODD} {', '.join(map(str, widths))}", *widths)
-    for widths in (
-        (32, 16, 64, 32, 5),
-        (24, 40, 70, 100, 3),
-        (33, 8, 64, 64, 7),
-        (128, 64, 128, 64, 5),
-        (48, 130, 192, 96, 3),
-        (1, 1, 1, 1, 3),
-    )
+ODD_INTEGERS = odd(
+    (32, 16, 64, 32, 5),
+    (24, 40, 70, 100, 3),
+    (33, 8, 64, 64, 7),
+    (128, 64, 128, 64, 5),
+    (48, 130, 192, 96, 3),
+    (1, 1, 1, 1, 3),
 )
-ODD_FLOATS = tuple(
-    Model(f"{ODD} {', '.join(map(str, widths))}", *widths)
-    for widths in (
-        (24, 40, 70, 100, 3),
-        (24, 40, 70, 100, 5),
-        (33, 8, 64, 64, 7),
-        (32, 48, 64, 64, 5),
-        (1, 1, 1, 1, 3),
-    )
+ODD_FLOATS = odd(
+    (24, 40, 70, 100, 3),
+    (24, 40, 70, 100, 5),
+    (33, 8, 64, 64, 7),
+    (32, 48, 64, 64, 5),
+    (1, 1, 1, 1, 3),
 )
 # h_s layers (C, N, split): of the default model, with rows as wide as SubPixel.width, and odd ones, as wide as C.
 HYPERS = ((65, 96, False), (96, 128, True))
