@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 OLD_TRITON := build/triton-3.6
 COMPAT := .venv-compat
 READY := $(VENV)/.ready
-CSRC := $(wildcard csrc/*.h csrc/*.cpp)
+CSRC := $(wildcard csrc/*/*.h csrc/*/*.cpp)
 
 .PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check gpu-test gpu-report compat compat-own
 
@@ -54,11 +54,11 @@ $(COMPAT)/.ready: $(READY) tests/compat/requirements.txt
 
 # On a machine with a GPU; GPU_PYTHON names a Python that has CUDA's PyTorch and this package, instead of the pinned one.
 gpu-test: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),build)
-	$(GPU_PYTHON) -m bench.gpu_test
+	$(GPU_PYTHON) -m bench.gpu.test
 
 # What a GPU still owes: figures and tests that are missing or older than the kernels.
 gpu-report:
-	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu_report
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu.report
 
 $(OLD_TRITON): $(READY)
 	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --target $@ triton==3.6.0

@@ -29,43 +29,26 @@ AVX512 = (
     if X86
     else ""
 )
+# By the path below csrc/; files that are not here have none.
+FILE_FLAGS = {
+    "common/pool.cpp": "-pthread",
+    "rans/avx2.cpp": AVX2,
+    "rans/avx2_encode.cpp": AVX2,
+    "rans/avx512.cpp": AVX512,
+    "rans/avx512_encode.cpp": AVX512,
+    "ans/quantize_avx2.cpp": AVX2,
+}
+
+
+def sources(*patterns: str) -> dict[str, str]:
+    """{file below csrc/: its own flags} of the files that the patterns name."""
+    files = sorted(p.relative_to(ROOT / "csrc").as_posix() for one in patterns for p in (ROOT / "csrc").glob(one))
+    return {file: FILE_FLAGS.get(file, "") for file in files}
+
+
 SOURCES = {
-    "ckbd._rans": {
-        "avx2.cpp": AVX2,
-        "avx2_encode.cpp": AVX2,
-        "avx512.cpp": AVX512,
-        "avx512_encode.cpp": AVX512,
-        "batch.cpp": "",
-        "bind.cpp": "",
-        "bind_decode.cpp": "",
-        "bind_encode.cpp": "",
-        "bind_tracks.cpp": "",
-        "crc32c.cpp": "",
-        "decode.cpp": "",
-        "dispatch.cpp": "",
-        "encode.cpp": "",
-        "pool.cpp": "-pthread",
-        "scalar.cpp": "",
-        "survey.cpp": "",
-        "tables.cpp": "",
-        "tracks_decode.cpp": "",
-        "tracks_encode.cpp": "",
-        "tracks_tables.cpp": "",
-    },
-    "ckbd._ans": {
-        "ans_avx2.cpp": AVX2,
-        "ans_decode.cpp": "",
-        "ans_encode.cpp": "",
-        "ans_pmf.cpp": "",
-        "ans_quantize.cpp": "",
-        "ans_tables.cpp": "",
-        "bind_ans.cpp": "",
-        "bind_ans_compat.cpp": "",
-        "bind_ans_lists.cpp": "",
-        "bind_ans_quantize.cpp": "",
-        "bind_ans_stateful.cpp": "",
-        "pool.cpp": "-pthread",
-    },
+    "ckbd._rans": sources("common/*.cpp", "rans/*.cpp", "tracks/*.cpp", "bind/rans*.cpp"),
+    "ckbd._ans": sources("common/*.cpp", "ans/*.cpp", "bind/ans*.cpp"),
 }
 
 
@@ -76,7 +59,8 @@ def escape(path) -> str:
 def build_ninja(outputs: dict[str, str]) -> str:
     """The text of build.ninja, which makes each extension's file, outputs[extension], from csrc/."""
     includes = (sysconfig.get_paths()["include"], pybind11.get_include())
-    flags = f"{FLAGS} {shlex.join(f'-isystem{path}' for path in includes)} {os.environ.get('CXXFLAGS', '')}"
+    paths = shlex.join([f"-I{ROOT / 'csrc'}", *(f"-isystem{path}" for path in includes)])
+    flags = f"{FLAGS} {paths} {os.environ.get('CXXFLAGS', '')}"
     lines = [
         f"cxx = {os.environ.get('CXX', 'c++')}",
         f"flags = {flags.replace('$', '$$')}",
@@ -112,7 +96,7 @@ class NinjaBuild(build_ext):
 setup(
     packages=sorted({*find_packages(include=["ckbd", "ckbd.*"]), "ckbd.kernels"}),
     package_dir={"ckbd.kernels": "kernels"},
-    package_data={"ckbd": ["models/*.safetensors", "py.typed", "_ans.pyi", "_rans.pyi"]},
+    package_data={"ckbd": ["model/weights/*.safetensors", "py.typed", "_ans.pyi", "_rans.pyi"]},
     ext_modules=[Extension(name, [f"csrc/{source}" for source in files]) for name, files in SOURCES.items()],
     cmdclass={"build_ext": NinjaBuild},
 )

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import rivals_coder, workloads
-from bench.rivals_coder import Coder
+from bench import workloads
+from bench.rivals import coder as rivals_coder
+from bench.rivals.coder import Coder
 from bench.workloads import Picture, Workload
 from ckbd import _rans
 
@@ -245,7 +246,7 @@ def coder(args: argparse.Namespace) -> list[dict]:
     rivals = rivals_coder.installed() if args.rivals else []
     rows = []
     for workload in workloads.make(names, codec, args.kodak):
-        coders = own(codec.tables, workload, threads) + [rival(workload.singles) for rival in rivals]
+        coders = own(codec.encoder.tables, workload, threads) + [rival(workload.singles) for rival in rivals]
         found = compare(workload, coders, QUICK_RUNS if args.quick else args.runs, cpus)
         print("\n" + table(workload, found), end="", flush=True)
         rows += found

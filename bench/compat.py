@@ -1,6 +1,6 @@
 """CompressAI's models as they are and on ckbd's entropy path, in the same run: `python -m bench.run compressai`.
 
-Weights are random, stretched until latents spread as trained ones do (bench/compressai_models.py). Modes: "stock";
+Weights are random, stretched until latents spread as trained ones do (bench/rivals/compressai.py). Modes: "stock";
 "install"; "accelerate" is install() and accelerate(model); "fused" is install() and
 accelerate(model, parameters="fused", serial="wavefront"); of serial models also "sparse", with serial="sparse". They
 take turns, call by call. A stage "... path" is a call
@@ -18,8 +18,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from bench import compat_coder, kernels
-from bench.compressai_models import build, calibrated, need_compressai
+from bench import compat_coder
+from bench.gpu import kernels
+from bench.rivals.compressai import build, calibrated, need_compressai
 
 # Registered name -> widths: those of the papers' lower rates, or the only ones there are.
 MODELS = {
@@ -49,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compat(args: argparse.Namespace) -> list[dict]:
     need_compressai()
-    from bench.run import load_pictures
-    from ckbd import image
+    from bench.common import load_pictures
+    from ckbd.codec import image
 
     torch.set_num_threads(args.threads)
     device = kernels.need_cuda(args.device or "cpu")

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import torch
 
-from bench.compressai_models import need_compressai
+from bench.rivals.compressai import need_compressai
 from ckbd import _ans
 
 SHAPE = (1, 200, 30, 50)

@@ -4,7 +4,7 @@ none           mean-scale hyperprior, no context
 raster-public  a serial context as public code decodes it, written here for the comparison: for each site a
                convolution over its whole window, 1x1 convolutions for the parameters, indexes and symbols as
                lists, a call of the coder (ours, which reads such lists faster than theirs)
-raster         the tuned scan of ckbd.scan: live taps gathered, integer tables, no lists
+raster         the tuned scan of ckbd.papers.scan: live taps gathered, integer tables, no lists
 wavefront      the same streams along anti-diagonals
 checkerboard   two phases
 
@@ -27,8 +27,10 @@ import torch
 import torch.nn.functional as F
 
 import ckbd
-from ckbd import _ans, entropy, variantfile
-from ckbd.variant import Variant, VariantConfig
+from ckbd import _ans
+from ckbd.model import entropy
+from ckbd.papers import file as variantfile
+from ckbd.papers.variant import Variant, VariantConfig
 
 SIZES = ((256, 256), (768, 512), (1024, 1024), (2048, 1024), (2048, 2048))
 ORDERS = {"none": "raster", "raster": "tuned", "wavefront": "wavefront", "checkerboard": "raster"}
@@ -127,13 +129,13 @@ def stages_of(codec, stream: bytes) -> dict[str, float]:
         yield
         spent[name] += time.perf_counter() - start
 
-    codec.stage = stage
+    codec.decoder.stage = stage
     try:
         start = time.perf_counter()
         codec.decode_pictures([stream])
         spent["total"] = time.perf_counter() - start
     finally:
-        del codec.stage
+        del codec.decoder.stage
     return spent
 
 
@@ -173,7 +175,7 @@ def contexts(args: argparse.Namespace) -> list[dict]:
             if not path.exists():
                 variantfile.save(model_of(named, args.transform), path)
             codecs[context] = ckbd.load(path, threads=args.threads)
-            codecs[context].order = order
+            codecs[context].decoder.order = order
         for width, height in args.sizes:
             x = ckbd.Picture(picture(width, height))
             runs = max(1, min(args.runs, round(args.runs * 768 * 512 / (width * height))))
@@ -181,7 +183,7 @@ def contexts(args: argparse.Namespace) -> list[dict]:
             streams["wavefront"] = streams["raster"]
             for context in ORDERS:
                 codec = codecs[context]
-                _, mean, _, _, symbols = codec.symbols(x, 50.0)
+                _, mean, _, _, symbols = codec.encoder.symbols(x, 50.0)
                 (latents,) = codec.decode_latents([streams[context]])
                 if not np.array_equal(latents.transpose(1, 2, 0), 16 * symbols + mean[:, :, 0]):
                     raise RuntimeError(f"{context}: the latents are not the encoder's")

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 import ckbd
-from ckbd import image
-from ckbd.rivals import jpeg_at_size
+from ckbd.codec import image
+from ckbd.evaluation.rivals import jpeg_at_size
 
 
 def timed(work):

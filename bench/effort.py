@@ -15,9 +15,11 @@ import time
 import numpy as np
 
 import ckbd
-from ckbd import evaluate, image
-from ckbd.codec import Codec
-from ckbd.image import Picture
+from bench.common import load_pictures
+from ckbd.codec import image
+from ckbd.codec.codec import Codec
+from ckbd.codec.image import Picture
+from ckbd.evaluation import evaluate
 
 EVERYTHING = (1e-3, 1e3)  # bpp
 
@@ -35,7 +37,7 @@ def cut(picture: Picture, crop: list[int] | None) -> Picture:
 def measure(codec: Codec, picture: Picture, quality: float) -> dict[int, dict[str, float]]:
     """effort -> bytes, bpp, psnr, seconds of encode()."""
     found = {}
-    for effort in codec.EFFORTS:
+    for effort in codec.encoder.EFFORTS:
         start = time.perf_counter()
         (stream,) = codec.encode([picture], quality, effort)
         seconds = time.perf_counter() - start
@@ -59,8 +61,6 @@ def curve(rows: list[dict], effort: int) -> evaluate.Curve:
 
 def effort(args: argparse.Namespace) -> list[dict]:
     """One row a picture, quality and effort; prints BD-rates and ratios of time."""
-    from bench.run import load_pictures
-
     codec = ckbd.load(args.model, threads=args.threads)
     rows = []
     pictures = [cut(picture, args.crop) for picture in load_pictures(args.images)]
@@ -70,11 +70,11 @@ def effort(args: argparse.Namespace) -> list[dict]:
             for level, found in measure(codec, picture, quality).items():
                 rows.append({"image": n, "quality": quality, "effort": level} | found)
     print(f"{len(pictures)} pictures, model {codec.model_hash}; bpp and PSNR in dB at each quality, means")
-    for level in codec.EFFORTS:
+    for level in codec.encoder.EFFORTS:
         points = curve(rows, level)
         cells = (f"{b:.4f} {p:.2f}" for b, p in zip(points["bpp"], points["psnr"], strict=True))
         print(f"effort {level}: " + ", ".join(cells))
-    for level in codec.EFFORTS[1:]:
+    for level in codec.encoder.EFFORTS[1:]:
         each = [[row for row in rows if row["image"] == n] for n in range(len(pictures))]
         deltas = [evaluate.bd_rate(curve(one, 0), curve(one, level), EVERYTHING) for one in each]
         singly = sorted(delta.percent if delta else math.nan for delta in deltas)

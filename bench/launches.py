@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+
 from ckbd.kernels import Lattice, Network, SubPixel, launch
 from ckbd.kernels.configs import CONFIGS, Config
 from ckbd.kernels.network import taps
-
-from ckbd.numerics import IntLayer
+from ckbd.kernels.numerics import IntLayer
 
 TYPES = {
     torch.int8: "i8",

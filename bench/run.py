@@ -7,7 +7,7 @@ effort      BD-rate and encode time of each effort of the encoder (bench/effort.
 coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
 contexts    decode time of no context, raster scans, wavefront and checkerboard by size (bench/contexts.py)
 compat-coder  CompressAI's GaussianConditional on its own coder and on ckbd's (bench/compat_coder.py)
-kernels     one phase on a GPU in microseconds, beside PyTorch and public code's way (bench/kernels.py)
+kernels     one phase on a GPU in microseconds, beside PyTorch and public code's way (bench/gpu/kernels.py)
 compressai  CompressAI's models as they are and on ckbd's entropy path (bench/compat.py)
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -25,36 +24,13 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import coder, compat, compat_coder, contexts, effort, kernels
-from ckbd import _rans, container, data, entropy, image
-from ckbd.model import Checkerboard, Config
-
-
-def machine() -> str:
-    """One line: processor, threads, versions."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        name = next(
-            (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), name
-        )
-    return (
-        f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, "
-        f"torch {torch.__version__} with {torch.get_num_threads()} threads"
-    )
-
-
-def load_pictures(paths: list[str]) -> list[image.Picture]:
-    """Pictures of files and folders; without any, scikit-image's astronaut, grown to 768 x 512 by mirroring."""
-    if not paths:
-        from skimage.data import astronaut
-
-        a = astronaut()
-        return [image.from_array(np.concatenate((a, a[:, ::-1][:, :256]), axis=1))]
-    out = []
-    for path in paths:
-        out += [image.from_array(p) for p in data.pictures(path)] if os.path.isdir(path) else [image.read(path)]
-    return out
+from bench import coder, compat, compat_coder, contexts, effort
+from bench.common import load_pictures, machine
+from bench.gpu import kernels
+from ckbd import _rans
+from ckbd.codec import container, image
+from ckbd.model import entropy
+from ckbd.model.model import Checkerboard, Config
 
 
 def decode(args: argparse.Namespace) -> list[dict]:
@@ -134,14 +110,16 @@ def overhead(args: argparse.Namespace) -> list[dict]:
         for n, picture in enumerate(load_pictures(args.images)):
             (stream,) = codec.encode([picture], quality)
             s = container.parse(stream)
-            ((z, phases),) = codec._analyse([picture], [quality])
+            ((z, phases),) = codec.encoder.symbols([picture], [quality])
             z, phases = torch.from_numpy(z), [(torch.from_numpy(k), torch.from_numpy(r)) for k, r in phases]
             skipped = [(k[k <= s.header.skip_max], r[k <= s.header.skip_max]) for k, r in phases]
             coded = [(k[k > s.header.skip_max], r[k > s.header.skip_max]) for k, r in phases]
             # One lane at rest takes 3 bytes and an empty list of escapes 1; the rest is exceptions.
             alone = [(k.numpy(), r.numpy()) for k, r in skipped]
             nothing = np.zeros(0, np.int16)
-            exceptions = len(_rans.encode(codec.tables, nothing, alone, lanes=1, skip_max=s.header.skip_max)[0]) - 4
+            exceptions = (
+                len(_rans.encode(codec.encoder.tables, nothing, alone, lanes=1, skip_max=s.header.skip_max)[0]) - 4
+            )
             code = entropy.table_bits(codec.model.tables, z, coded) / 8
             gaussian = sum(entropy.gaussian_bits(r.double(), k.double()).sum().item() for k, r in phases) / 8
             row = {

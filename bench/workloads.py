@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ckbd.kernels import reference
 
-from ckbd import entropy, image
-from ckbd.codec import Codec
+from ckbd.codec import image
+from ckbd.codec.codec import Codec
+from ckbd.kernels import reference
+from ckbd.model import entropy
 
 RATES = (0.12, 0.40, 1.00)  # bits a pixel
 BOUND_SHARES = {"sparse": (0.86, 0.70, 0.42), "dense": (0.65, 0.45, 0.25)}  # of the elements, at each rate
@@ -141,7 +142,7 @@ def kodak(name: str, codec: Codec, quality: float, folder: Path) -> Workload:
     pictures = []
     for path in image.find(folder)[3::4]:
         picture = image.read(path)
-        ((z, phases),) = codec._analyse([picture], [quality])
+        ((z, phases),) = codec.encoder.symbols([picture], [quality])
         z_bytes = entropy.table_bits(codec.model.tables, torch.from_numpy(z), []) / 8
         pictures.append(Picture(picture.width * picture.height, z, phases, gaussian_bytes(phases), z_bytes))
     return Workload(name, pictures, pictures)

@@ -11,16 +11,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ckbd.codec import Codec
-    from ckbd.container import FormatError
-    from ckbd.image import Picture
+    from ckbd.codec.codec import Codec
+    from ckbd.codec.container import FormatError
+    from ckbd.codec.image import Picture
     from ckbd.loading import load
 
 __version__ = "0.1.0"
 __all__ = ["Codec", "FormatError", "Picture", "load"]
 
-# Looked up when first asked for: `ckbd --help` and ckbd.container need no torch.
-_HOMES = {"Codec": "codec", "load": "loading", "FormatError": "container", "Picture": "image"}
+# Looked up when first asked for: `ckbd --help` and ckbd.codec.container need no torch.
+_HOMES = {
+    "Codec": "codec.codec",
+    "load": "loading",
+    "FormatError": "codec.container",
+    "Picture": "codec.image",
+}
 
 
 def __getattr__(name: str) -> Any:

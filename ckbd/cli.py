@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ckbd.files import BAD_INPUT, UsageError, complain, plan, reason_of, run
 
 if TYPE_CHECKING:
-    from ckbd.codec import Codec
-    from ckbd.image import Picture
+    from ckbd.codec.codec import Codec
+    from ckbd.codec.image import Picture
 
 
 def _load(args: argparse.Namespace) -> Codec:
@@ -52,7 +52,7 @@ def search(measure: Callable[[float], float], target: float, *, at_most: bool) -
 
 def _encode_to_target(codec: Codec, picture: Picture, args: argparse.Namespace) -> tuple[bytes, float, str]:
     """The stream, its quality, and a warning (empty if the target is within reach)."""
-    from ckbd.image import psnr
+    from ckbd.codec.image import psnr
 
     pixels = picture.height * picture.width
     streams: dict[float, bytes] = {}
@@ -74,7 +74,7 @@ def _encode_to_target(codec: Codec, picture: Picture, args: argparse.Namespace) 
 
 
 def encode(args: argparse.Namespace) -> int:
-    from ckbd import image
+    from ckbd.codec import image
 
     jobs, missing = plan(args.inputs, args.out, image.find, ".ckbd", (".ckbd",))
     codec = _load(args) if jobs else None
@@ -98,7 +98,7 @@ def encode(args: argparse.Namespace) -> int:
 
 
 def decode(args: argparse.Namespace) -> int:
-    from ckbd import image
+    from ckbd.codec import image
 
     jobs, missing = plan(args.inputs, args.out, lambda folder: image.find(folder, (".ckbd",)), ".png", image.SUFFIXES)
     codec = _load(args) if jobs else None
@@ -113,7 +113,7 @@ def decode(args: argparse.Namespace) -> int:
 
 
 def info(args: argparse.Namespace) -> int:
-    from ckbd import container
+    from ckbd.codec import container
 
     try:
         data = Path(args.file).read_bytes()
@@ -136,8 +136,8 @@ def info(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     try:
-        from ckbd import evaluate as evaluation
-        from ckbd import report
+        from ckbd.evaluation import evaluate as evaluation
+        from ckbd.evaluation import report
     except ModuleNotFoundError as error:
         raise UsageError(f"eval needs {error.name}: pip install 'ckbd[eval]'") from error
     if not Path(args.folder).is_dir():
@@ -254,14 +254,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["train"]:
             if argv[1:2] and not argv[1].startswith("-"):
-                from ckbd import recipe
+                from ckbd.training import recipe
 
                 return recipe.main(argv[1:])
-            from ckbd import train
+            from ckbd.training import train
 
             return train.main(argv[1:]) or 0
         if argv[:1] == ["fit-tables"]:
-            from ckbd import fit
+            from ckbd.training import fit
 
             return fit.main(argv[1:])
         args = _parser().parse_args(argv)

@@ -16,9 +16,9 @@
 #include <utility>
 #include <vector>
 
-#include "batch.h"
-#include "dispatch.h"
-#include "payload.h"
+#include "rans/batch.h"
+#include "rans/dispatch.h"
+#include "rans/payload.h"
 
 namespace {
 
@@ -284,7 +284,7 @@ std::unique_ptr<Tables> make_tables(const TableSpec& spec) {
 
 std::vector<std::unique_ptr<Tables>> make_all_tables() {
   std::vector<std::unique_ptr<Tables>> all;
-  // As in tests/rans_cases.py; fuzz/make_corpus.py counts on it.
+  // As in tests/cases/rans_cases.py; fuzz/make_corpus.py counts on it.
   all.push_back(make_tables({{{0, 1, 1}, {-127, 255, 15}, {-2, 4, 8}, {-3, 9, 12}}, 1, 15, false}));
   // One channel, flat tables.
   all.push_back(make_tables({{{-127, 255, 16}}, 16, 16, true}));

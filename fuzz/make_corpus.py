@@ -1,6 +1,6 @@
 """Writes fuzz/corpus/: inputs of fuzz/decode.cpp for the fuzzer to begin with.
 
-To be run when their layout changes, or the stream's. The payloads are those of tests/rans_cases.py's tables.
+To be run when their layout changes, or the stream's. The payloads are those of tests/cases/rans_cases.py's tables.
 """
 
 import struct
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/cases"), str(ROOT / "tests/plain")]
 
 from rans_cases import TABLES, make_phase, make_z  # noqa: E402
 

@@ -10,13 +10,14 @@ in a CUDA graph.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from ckbd.kernels import ops
 from ckbd.kernels.configs import Config
 from ckbd.kernels.cost import Cost, dense_macs, phase_cost
 from ckbd.kernels.lattice import MAX_STRIDE, Lattice
 from ckbd.kernels.network import Network, SubPixel, fold_context
 from ckbd.kernels.ops import BackendError
-from torch import Tensor
 
 __all__ = [
     "BackendError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from ckbd.kernels.layer import activate, gather_dot, store_output, tile_sites
 
 

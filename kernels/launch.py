@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import torch
 import triton
+from torch import Tensor
+
 from ckbd.kernels.configs import LEAST_K, Config, divisor
 from ckbd.kernels.fused import fused_kernel
 from ckbd.kernels.lattice import MAX_SIDE, Lattice, tile_table
 from ckbd.kernels.layer import layer_kernel
+from ckbd.kernels.numerics import CONTEXT_KNEE, CONTEXT_SHIFT, CONTEXT_SLOPE, MEAN_STEP, R_MAX
 from ckbd.kernels.pointwise import assemble_kernel, move_kernel, quantise_kernel
-from torch import Tensor
-
-from ckbd.numerics import CONTEXT_KNEE, CONTEXT_SHIFT, CONTEXT_SLOPE, MEAN_STEP, R_MAX
 
 POINTWISE = 32  # sites that a program of the pointwise kernels takes ...
 CHANNELS = 128  # ... and channels

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ckbd.numerics import IntLayer
+from ckbd.kernels.numerics import IntLayer
 
 KERNELS = (3, 5, 7)
 BLOCK = 64  # hidden and output widths are padded to multiples of this, and wide inputs ...

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
+
 from ckbd.kernels import tune, twin
 from ckbd.kernels.configs import CONFIGS, FORMS, LEAST_K, Config
 from ckbd.kernels.lattice import Lattice

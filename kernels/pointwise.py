@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from ckbd.kernels.layer import ACT_MAX, tile_sites
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from ckbd.kernels.network import taps
 from torch import Tensor
 
-from ckbd.numerics import ACT_MAX, K_MAX, MEAN_MAX, WEIGHT_MAX, IntLayer, requantise
+from ckbd.kernels.network import taps
+from ckbd.kernels.numerics import ACT_MAX, K_MAX, MEAN_MAX, WEIGHT_MAX, IntLayer, requantise
 
 TAPS = taps(5)
 

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+
 from ckbd.kernels.configs import Config
 
 WARM_UP, RUNS = 3, 15

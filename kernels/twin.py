@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from ckbd.kernels import reference
 from ckbd.kernels.lattice import Lattice, blanks, half
 from ckbd.kernels.network import taps
-from torch import Tensor
-
-from ckbd.numerics import MEAN_STEP, R_MAX, IntLayer, compand, round_half_up
+from ckbd.kernels.numerics import MEAN_STEP, R_MAX, IntLayer, compand, round_half_up
 
 
 def carrier(device: torch.device) -> torch.dtype:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import ckbd
-from ckbd import modelfile
-from ckbd.model import Checkerboard, Config
+from ckbd.model import file as modelfile
+from ckbd.model.model import Checkerboard, Config
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     # Triton's interpreter takes products of any size; here only those that an NVIDIA GPU takes.

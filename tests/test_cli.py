@@ -11,8 +11,9 @@ from conftest import textured
 from jpeg_codec import JpegCodec
 from PIL import Image
 
-from ckbd import cli, container, loading
-from ckbd.image import Picture, psnr
+from ckbd import cli, loading
+from ckbd.codec import container
+from ckbd.codec.image import Picture, psnr
 
 
 @pytest.fixture
@@ -323,7 +324,7 @@ def test_eval_of_a_folder_without_images(here, capsys):
 
 
 def test_train_hands_its_arguments_on(monkeypatch):
-    from ckbd import train
+    from ckbd.training import train
 
     seen = []
     monkeypatch.setattr(train, "main", seen.append)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ckbd import files, image
+from ckbd import files
+from ckbd.codec import image
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """These tests run in an environment of their own, which has CompressAI: `make compat`."""
 
-from bench.compressai_models import import_compressai
+from bench.rivals.compressai import import_compressai
 
 import_compressai()

@@ -10,7 +10,7 @@ from compressai.models.base import get_scale_table
 from torch import Tensor
 
 import ckbd.compat.compressai as cc
-from bench import compressai_models
+from bench.rivals import compressai as compressai_models
 
 WIDTHS = {
     "bmshj2018-factorized": {"N": 32, "M": 48},

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Python runs it at its start, also in the processes that tests start.
 SITE = """
 
-from bench.compressai_models import import_compressai
+from bench.rivals.compressai import import_compressai
 import_compressai()
 if {install}:
     import ckbd.compat.compressai as cc

@@ -119,7 +119,7 @@ def test_a_pickle_made_under_it_loads_where_ckbd_is_not_imported(tmp_path):
     script = textwrap.dedent(
         """
         import sys, torch
-        from bench.compressai_models import import_compressai
+        from bench.rivals.compressai import import_compressai
         import_compressai()
         d = torch.load(sys.argv[1], weights_only=False)
         y = d["model"].decompress(d["strings"], d["model"].build_indexes(d["scales"]), means=d["means"])

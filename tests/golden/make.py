@@ -15,7 +15,7 @@ sys.path.insert(0, str(HERE.parent))
 from conftest import textured, tiny_model  # noqa: E402
 
 import ckbd  # noqa: E402
-from ckbd import modelfile  # noqa: E402
+from ckbd.model import file as modelfile  # noqa: E402
 
 
 def main() -> None:

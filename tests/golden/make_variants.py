@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "papers")]
 
 from conftest import textured  # noqa: E402
 from test_variant import KINDS, variant  # noqa: E402
 
 import ckbd  # noqa: E402
-from ckbd import variantfile  # noqa: E402
+from ckbd.papers import file as variantfile  # noqa: E402
 
 CASES = {"raster": ("raster", (200, 90), 85), "mixture": ("checkerboard-mixture", (70, 130), 60)}
 
@@ -34,7 +34,7 @@ def main() -> None:
         wanted[name] = {
             "stream": hashlib.sha256(data).hexdigest(),
             "y_hat": hashlib.sha256(y_hat.astype("<i2").tobytes()).hexdigest(),
-            "tracks": ckbd.container.parse(data, version=ckbd.container.TRACKS).header.tracks,
+            "tracks": ckbd.codec.container.parse(data, version=ckbd.codec.container.TRACKS).header.tracks,
         }
         print(name, len(data), "bytes")
     (HERE / "variants.json").write_text(json.dumps(wanted, indent=1) + "\n")

@@ -14,13 +14,14 @@ import kernel_cases as cases
 import numpy as np
 import pytest
 import torch
-from ckbd.kernels import BackendError, Lattice, ops, tune
-from ckbd.kernels.configs import CONFIGS
-from ckbd.kernels.lattice import blanks
 from conftest import textured, tiny_model
 
 import ckbd
-from ckbd import kernels, modelfile
+from ckbd import kernels
+from ckbd.kernels import BackendError, Lattice, ops, tune
+from ckbd.kernels.configs import CONFIGS
+from ckbd.kernels.lattice import blanks
+from ckbd.model import file as modelfile
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "interpreter")]
@@ -356,8 +357,8 @@ def test_a_choice_made_in_another_process_is_taken(tmp_path):
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["tf32", "bf16"])
 def test_a_captured_step_learns_as_an_eager_one(bf16):
-    from ckbd.data import DeviceCrops
-    from ckbd.steps import WARM_UP, Stepper, optimisers
+    from ckbd.training.data import DeviceCrops
+    from ckbd.training.steps import WARM_UP, Stepper, optimisers
 
     losses = []
     for graphs in (False, True):

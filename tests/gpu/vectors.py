@@ -13,10 +13,10 @@ from pathlib import Path
 
 import kernel_cases as cases
 import torch
-from ckbd.kernels import Config, Lattice, Network, SubPixel
 from torch import Tensor
 
 from ckbd import kernels
+from ckbd.kernels import Config, Lattice, Network, SubPixel
 
 FILE = Path(__file__).parent / "vectors.json"
 # More tiles than a GPU runs programs at a time, so that persistent ones take turns.

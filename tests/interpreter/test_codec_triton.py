@@ -6,7 +6,7 @@ import torch
 from conftest import tiny_model
 
 import ckbd
-from ckbd import modelfile
+from ckbd.model import file as modelfile
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import kernel_cases as cases
 import pytest
 import torch
-from ckbd.kernels import Lattice, launch, layer, reference
+
+from ckbd import kernels
+from ckbd.kernels import Lattice, launch, layer, numerics, reference
 from ckbd.kernels.configs import CONFIGS, Config
 from ckbd.kernels.lattice import MAX_SIDE, blanks
-
-from ckbd import kernels, numerics
 
 # Small tiles: several of each kind at test sizes. The shipped ones are run once below.
 SMALL = {f: Config(f, 16, 64, 64, 4, 2) for f in ("layers", "fused")}

@@ -1,0 +1,40 @@
+"""What several benchmarks need: a name for the machine, and pictures."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ckbd.codec import image
+from ckbd.training import data
+
+
+def machine() -> str:
+    """One line: processor, threads, versions."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        name = next(
+            (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), name
+        )
+    return (
+        f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, "
+        f"torch {torch.__version__} with {torch.get_num_threads()} threads"
+    )
+
+
+def load_pictures(paths: list[str]) -> list[image.Picture]:
+    """Pictures of files and folders; without any, scikit-image's astronaut, grown to 768 x 512 by mirroring."""
+    if not paths:
+        from skimage.data import astronaut
+
+        a = astronaut()
+        return [image.from_array(np.concatenate((a, a[:, ::-1][:, :256]), axis=1))]
+    out = []
+    for path in paths:
+        out += [image.from_array(p) for p in data.pictures(path)] if os.path.isdir(path) else [image.read(path)]
+    return out

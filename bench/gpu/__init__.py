@@ -1,0 +1,1 @@
+"""What wants a GPU: timings, profiles, tests, and the record of what was run."""

@@ -1,0 +1,1 @@
+"""Other people's coders, kernels and models, as the benchmarks call them."""

@@ -1,0 +1,1 @@
+"""The figures and pictures of docs/model-card.md."""

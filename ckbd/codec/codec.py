@@ -1,0 +1,121 @@
+"""ckbd.Codec: an encoder and a decoder of one model, and what both of them take and give.
+
+The algorithm is in ckbd.codec.encoder and ckbd.codec.decoder, in parts; ckbd.papers has others of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ckbd import _rans
+from ckbd.codec import container, image, machine, zone
+from ckbd.codec.decoder import Decoder
+from ckbd.codec.encoder import Encoder
+from ckbd.codec.image import Picture
+from ckbd.codec.inputs import AnyImage, Quality
+from ckbd.model import file
+from ckbd.model.file import Networks
+
+
+class Encodes(Protocol):
+    """What a codec needs of its encoder; ckbd.codec.encoder says what each does."""
+
+    @property
+    def model(self) -> Networks: ...
+    def encode(self, images: Sequence[AnyImage], quality: Quality, effort: int | None) -> list[bytes]: ...
+    def encode_at(self, picture: AnyImage, qualities: Sequence[float], effort: int | None) -> list[bytes]: ...
+    def estimate(self, images: Sequence[AnyImage], quality: Quality, effort: int | None) -> list[float]: ...
+
+
+class Decodes(Protocol):
+    """What a codec needs of its decoder."""
+
+    def decode(self, streams: Sequence[bytes]) -> list[Picture]: ...
+    def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]: ...
+
+
+E = TypeVar("E", bound=Encodes)
+D = TypeVar("D", bound=Decodes)
+
+
+class Codec(Generic[E, D]):
+    """A loaded model, safe to share between threads; make it with ckbd.load().
+
+    encoder, decoder: the two ways, each in steps that can be called on their own.
+    """
+
+    def __init__(self, encoder: E, decoder: D):
+        self.encoder, self.decoder = encoder, decoder
+
+    @property
+    def model(self) -> Networks:
+        """The model's networks, tables and identity, as they run."""
+        return self.encoder.model
+
+    @property
+    def model_hash(self) -> str:
+        """The model's identity, 12 hex digits; a stream decodes only with the model whose identity it carries."""
+        return self.model.identity.hex()
+
+    def encode(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[bytes]:
+        """Compress images: PIL images, uint8 arrays (H, W, 3) or (H, W), or Pictures; one stream each.
+
+        quality: 1 (smallest) to 100, in steps of 1/2, one for all or one for each image. effort: 0 rounds, 1 (or
+        None) weighs bits against error (docs/encoding.md); no decoder sees a difference. Streams carry gray-ness, ICC
+        profile and alpha (lossless). Raises ValueError or TypeError for what cannot be coded.
+        """
+        return self.encoder.encode(images, quality, effort)
+
+    def encode_at(self, picture: AnyImage, qualities: Sequence[float], effort: int | None = None) -> list[bytes]:
+        """One picture at several qualities: the streams that encode gives of it at each, but g_a runs once."""
+        return self.encoder.encode_at(picture, qualities, effort)
+
+    def estimate(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[float]:
+        """The ideal code length of each image's symbols in bits, by the model's integer tables.
+
+        Nothing for header, checksums or the coder's state: what these cost is the difference to real streams.
+        """
+        return self.encoder.estimate(images, quality, effort)
+
+    def decode(self, streams: Sequence[bytes]) -> list[Image.Image]:
+        """Streams to PIL images of mode L, LA, RGB or RGBA, with the ICC profile in .info if there was one.
+
+        Raises FormatError, naming the field and its offset, for a stream that is damaged, hostile, too large, or made
+        by another model. One bad stream fails the call: decode singly to keep the others.
+        """
+        return [image.to_pil(p) for p in self.decode_pictures(streams)]
+
+    def decode_pictures(self, streams: Sequence[bytes]) -> list[Picture]:
+        """As decode, to Pictures."""
+        return self.decoder.decode(streams)
+
+    def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
+        """y_hat of each stream in 1/16 units, int16 (M, 4 ceil(height/64), 4 ceil(width/64)); raises as decode."""
+        return self.decoder.decode_latents(streams)
+
+
+def load(
+    model: str | Path = "default",
+    *,
+    device: str | torch.device = "cpu",
+    threads: int | None = None,
+    max_pixels: int = container.MAX_PIXELS,
+    carrier: torch.dtype | None = None,
+    backend: str = "auto",
+) -> Codec[Encoder, Decoder]:
+    """ckbd.load of a checkerboard model's file: arguments and errors as there."""
+    count, place = machine.use_threads(threads), machine.device_of(device)
+    loaded = file.load(model, place)
+    exact = zone.make(loaded.layers, place, backend, carrier)
+    names = ("y.freq", "y.max", "z.freq", "z.low", "z.size")
+    tables = _rans.Tables(*(loaded.tables[f"table.{name}"].numpy() for name in names))
+    return Codec(
+        Encoder(loaded, exact, tables, device=place, threads=count, max_pixels=max_pixels),
+        Decoder(loaded, exact, tables, device=place, threads=count, max_pixels=max_pixels),
+    )

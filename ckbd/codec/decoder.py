@@ -1,0 +1,202 @@
+"""The plain algorithm, from streams to pictures in two phases.
+
+Decoder.decode tells it from top to bottom. Each step that it takes is a method of its own, from plain data to plain
+data: arrays of symbols, a state of the exact zone, pixels. None knows who calls it or when; whoever wants them in
+another order, on other threads or at another time (several batches in flight, the coder under the networks) calls
+the same steps. Those marked (CPU) are the entropy coder's, those marked (device) the networks'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ckbd import _rans
+from ckbd.codec import batches, container, zone
+from ckbd.codec.container import FormatError, Stream
+from ckbd.codec.image import Picture
+from ckbd.codec.rendering import Renderer
+from ckbd.kernels import numerics
+from ckbd.model.file import Loaded
+
+
+@dataclass
+class Batch:
+    """Streams of one padded size, and the coder of each, which goes through its payload once: z, phase 0, phase 1."""
+
+    streams: list[Stream]
+    coders: list[_rans.Decoder]
+
+    @property
+    def sites(self) -> tuple[int, int]:
+        """Sites of z, down and across; those of y are four times as many each way."""
+        header = self.streams[0].header
+        return batches.patches(header.height, header.width)
+
+
+class Decoder:
+    """A loaded model's way from streams to pictures; safe to share between threads, a Batch is not."""
+
+    def __init__(
+        self,
+        model: Loaded,
+        exact: zone.Zone,
+        tables: _rans.Tables,
+        *,
+        device: torch.device,
+        threads: int,
+        max_pixels: int,
+    ):
+        self.model, self.zone, self.tables = model, exact, tables
+        self.device, self.threads, self.max_pixels = device, threads, max_pixels
+        self.renderer = Renderer(model.g_s, model.log_ungain, device)
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Entered with "parse", "coder", "h_s", "phases", "g_s" or "picture"; for profilers, which replace it."""
+        return nullcontext()
+
+    # The journey
+
+    def decode(self, streams: Sequence[bytes]) -> list[Picture]:
+        """Streams to pictures: those whose padded sizes agree go together. Raises as ckbd.Codec.decode."""
+        with self.stage("parse"):
+            parsed = self.parse_all(streams)
+        out: dict[int, Picture] = {}
+        sizes = [(s.header.height, s.header.width) for s in parsed]
+        for indices in batches.groups(sizes, batches.most_pixels(self.device)):
+            group = [parsed[i] for i in indices]
+            y_hat = self.latents(group)
+            out |= zip(indices, self.renderer.pictures(group, y_hat, self.stage), strict=True)
+        return [out[i] for i in range(len(parsed))]
+
+    def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
+        """y_hat of each stream in 1/16 units, int16 (M, h, w): decode without g_s, one stream after the other."""
+        return [self.latents([s])[0].to(torch.int16).cpu().numpy() for s in self.parse_all(streams)]
+
+    def latents(self, streams: list[Stream]) -> Tensor:
+        """y_hat (B, M, h, w) of streams of one padded size, float32, integer-valued in 1/16 units."""
+        with self.stage("coder"):
+            batch = self.open(streams)
+            z = self.z(batch)
+        with self.stage("h_s"):
+            state = self.h_s(batch, z)
+        for p in (0, 1):  # the anchors from the hyperprior alone, then all the others from the anchors
+            with self.stage("phases"):
+                k = self.phase(state, p).cpu().contiguous().numpy()
+            with self.stage("coder"):
+                r = self.residuals(batch, k)
+            with self.stage("phases"):
+                self.assemble(state, p, r)
+        self.finish(batch)
+        return self.y_hat(state)
+
+    # Its steps
+
+    def parse_all(self, streams: Sequence[bytes]) -> list[Stream]:
+        """parse() of each; TypeError for the bytes of a single one."""
+        if isinstance(streams, (bytes, bytearray, memoryview)):
+            raise TypeError("streams: expected a sequence of streams, got the bytes of one")
+        return [self.parse(data) for data in streams]
+
+    def parse(self, data: bytes) -> Stream:
+        """A stream's parts, of this model and small enough. Raises FormatError."""
+        s = container.parse(data, self.max_pixels)
+        height, width = batches.patches(s.header.height, s.header.width)
+        check_fits(s, self.model.identity, height * width, self.tables)
+        return s
+
+    def open(self, streams: list[Stream]) -> Batch:
+        """Coders at the first symbols of their payloads (CPU); streams have one padded size."""
+        coders = []
+        for s in streams:
+            h = s.header
+            try:
+                coders.append(
+                    _rans.Decoder(
+                        self.tables, s.payload, lanes_log2=h.lanes_log2, skip_max=h.skip_max, tail=h.tail, phases=2
+                    )
+                )
+            except _rans.StreamError as error:
+                raise damage(s, error) from error
+        return Batch(streams, coders)
+
+    def z(self, batch: Batch, out: np.ndarray | None = None) -> np.ndarray:
+        """z's symbols, int16 (B, Hz, Wz, Nz) (CPU). out: where to put them."""
+        out = np.empty((len(batch.streams), *batch.sites, self.model.config.Nz), np.int16) if out is None else out
+        _settle(batch, _rans.z_batch(batch.coders, [one.reshape(-1) for one in out], threads=self.threads))
+        check_range(batch.streams, out, "z symbol", numerics.ACT_MAX)
+        return out
+
+    @torch.inference_mode()
+    def h_s(self, batch: Batch, z: np.ndarray) -> zone.State:
+        """The hyper features, and with them the state that phase, assemble and y_hat take (device)."""
+        quality = torch.tensor([s.header.quality2 >> 1 for s in batch.streams])
+        return self.zone.begin(torch.from_numpy(z), quality)
+
+    @torch.inference_mode()
+    def phase(self, state: zone.State, p: int) -> Tensor:
+        """k, the table of each symbol of phase p, uint8 (B, h, w/2, M) (device); of phase 1 after assemble(0)."""
+        return self.zone.phase(state, p)
+
+    def residuals(self, batch: Batch, k: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The next phase's symbols, int16 (B, h, w/2, M), from their tables (CPU). out: where to put them."""
+        out = np.empty(k.shape, np.int16) if out is None else out
+        ks, rs = ([one.reshape(-1) for one in array] for array in (k, out))
+        _settle(batch, _rans.phase_batch(batch.coders, ks, rs, threads=self.threads))
+        check_range(batch.streams, out, "residual", numerics.R_MAX)
+        return out
+
+    @torch.inference_mode()
+    def assemble(self, state: zone.State, p: int, r: np.ndarray) -> None:
+        """y_hat = r + mean at the sites of phase p (device)."""
+        self.zone.assemble(state, p, torch.from_numpy(r))
+
+    def finish(self, batch: Batch) -> None:
+        """After phase 1: nothing is left of any payload (CPU)."""
+        for s, coder in zip(batch.streams, batch.coders, strict=True):
+            try:
+                coder.finish()
+            except _rans.StreamError as error:
+                raise damage(s, error) from error
+
+    @torch.inference_mode()
+    def y_hat(self, state: zone.State) -> Tensor:
+        """(B, M, h, w) float32, integers in 1/16 units (device); g_s and all after it are self.renderer."""
+        return self.zone.y_hat(state)
+
+
+def damage(s: Stream, error: _rans.StreamError) -> FormatError:
+    """The coder's error, with the place in the file."""
+    return FormatError(error.field, s.payload_offset + error.offset, str(error.args[0]))
+
+
+def _settle(batch: Batch, errors: list[_rans.StreamError | None]) -> None:
+    """Raise the first of a batch's errors."""
+    for s, error in zip(batch.streams, errors, strict=True):
+        if error is not None:
+            raise damage(s, error) from error
+
+
+def check_range(streams: Sequence[Stream], symbols: np.ndarray, name: str, limit: int) -> None:
+    """Raise FormatError for the first stream with a symbol beyond limit in size; symbols (B, ...)."""
+    for s, values in zip(streams, symbols, strict=True):
+        if int(values.max()) > limit or int(values.min()) < -limit:
+            raise FormatError("payload", s.payload_offset, f"a {name} is beyond {limit} in size")
+
+
+def check_fits(s: Stream, identity: bytes, sites: int, tables: _rans.Tables) -> None:
+    """Raise FormatError unless the stream is of this model and its payload can hold that many sites of z."""
+    if s.header.model != identity:
+        raise FormatError("model", 4, f"made by model {s.header.model.hex()}, this decoder has {identity.hex()}")
+    # Near the lower bound of the state a step may cost as little as 0.94 of a symbol's ideal bits.
+    if 8 * len(s.payload) < 7 / 8 * sites * tables.min_z_bits:
+        raise FormatError(
+            "payload",
+            s.payload_offset,
+            f"{len(s.payload)} bytes cannot hold a picture of {s.header.width} x {s.header.height} pixels",
+        )

@@ -1,0 +1,146 @@
+"""The plain algorithm, from images to streams in two phases. Encoder.encode tells it from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ckbd import _rans
+from ckbd.codec import batches, container, deadzone, inputs, sections, strips, zone
+from ckbd.codec.container import Header, Stream
+from ckbd.codec.image import Picture
+from ckbd.codec.inputs import AnyImage, Quality
+from ckbd.kernels import numerics, reference
+from ckbd.model import entropy
+from ckbd.model.file import Loaded
+from ckbd.model.model import gain_at
+
+# What a stream holds: z, and (k, r) of both phases, flat: int16, uint8, int16.
+Symbols = tuple[np.ndarray, tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]]
+
+
+class Encoder:
+    """A loaded model's way from images to streams; safe to share between threads."""
+
+    EFFORTS = (0, 1)  # what effort= takes; the last is the default
+
+    def __init__(
+        self,
+        model: Loaded,
+        exact: zone.Zone,
+        tables: _rans.Tables,
+        *,
+        device: torch.device,
+        threads: int,
+        max_pixels: int,
+    ):
+        self.model, self.zone, self.tables = model, exact, tables
+        self.device, self.threads, self.max_pixels = device, threads, max_pixels
+        self.costs = entropy.residual_costs(model.tables, numerics.R_MAX).float().to(device)
+
+    # The journey
+
+    def encode(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[bytes]:
+        """Images to streams: those whose padded sizes agree go together. As ckbd.Codec.encode."""
+        pictures, qualities = inputs.pictures_and_qualities(images, quality, self.max_pixels)
+        streams: dict[int, bytes] = {}
+        sizes = [(p.height, p.width) for p in pictures]
+        for indices in batches.groups(sizes, batches.most_pixels(self.device)):
+            some, wanted = [pictures[i] for i in indices], [qualities[i] for i in indices]
+            streams |= zip(indices, self._coded(some, self.features(some), wanted, effort), strict=True)
+        return [streams[i] for i in range(len(pictures))]
+
+    def encode_at(self, picture: AnyImage, qualities: Sequence[float], effort: int | None = None) -> list[bytes]:
+        """As ckbd.Codec.encode_at."""
+        pictures, values = inputs.pictures_and_qualities([picture] * len(qualities), qualities, self.max_pixels)
+        if not pictures:
+            return []
+        features = self.features(pictures[:1])
+        return [self._coded(pictures[:1], features, [q], effort)[0] for q in values]
+
+    def estimate(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[float]:
+        """As ckbd.Codec.estimate, by entropy.table_bits."""
+        pictures, values = inputs.pictures_and_qualities(images, quality, self.max_pixels)
+        bits = []
+        for picture, q in zip(pictures, values, strict=True):
+            ((z, phases),) = self.symbols([picture], [q], effort)
+            flat = [(torch.from_numpy(k), torch.from_numpy(r)) for k, r in phases]
+            bits.append(entropy.table_bits(self.model.tables, torch.from_numpy(z), flat))
+        return bits
+
+    def _coded(
+        self, pictures: list[Picture], features: Tensor, qualities: list[float], effort: int | None
+    ) -> list[bytes]:
+        """Streams of pictures of one padded size, from their features."""
+        symbols = self.quantise(features, [(p.height, p.width) for p in pictures], qualities, effort)
+        coded = _rans.encode_batch(self.tables, symbols, threads=self.threads)
+        return [self.pack(p, q, *one) for p, q, one in zip(pictures, qualities, coded, strict=True)]
+
+    # Its steps
+
+    def symbols(self, pictures: list[Picture], qualities: list[float], effort: int | None = None) -> list[Symbols]:
+        """features and quantise: the symbols of each of some pictures of one padded size."""
+        sizes = [(p.height, p.width) for p in pictures]
+        return self.quantise(self.features(pictures), sizes, qualities, effort)
+
+    @torch.inference_mode()
+    def features(self, pictures: list[Picture]) -> Tensor:
+        """g_a of pictures whose padded sizes agree, float32 (B, M, H/16, W/16): what no quality has touched yet."""
+        return strips.features(
+            self.model.g_a.stages(), pictures, batches.PATCH, batches.most_pixels(self.device), self.device
+        )
+
+    @torch.inference_mode()
+    def quantise(
+        self,
+        features: Tensor,
+        sizes: list[tuple[int, int]],
+        qualities: list[float],
+        effort: int | None = None,
+    ) -> list[Symbols]:
+        """(z, ((k, r), (k, r))) of each picture, flat numpy arrays int16, uint8, int16, from its features.
+
+        sizes: (height, width) of each in pixels, before padding.
+        """
+        m, effort = self.model, inputs.effort_of(effort, self.EFFORTS)
+        quality = torch.tensor(qualities, dtype=torch.float32, device=self.device)
+        y = features * gain_at(m.log_gain, quality)
+        z = numerics.round_half_up(m.h_a(y).clamp(-numerics.ACT_MAX, numerics.ACT_MAX))
+        if not (y.isfinite().all() and z.isfinite().all()):
+            raise ValueError("image: its features are not finite with this model")
+        z = z.permute(0, 2, 3, 1).to(torch.int16)
+        state, phases = self.zone.begin(z, torch.floor(quality)), []
+        if effort:
+            share = deadzone.shares(sizes, *y.shape[2:]).to(self.device)
+            share, halves = reference.split(share), reference.split(y.float())
+        for p in (0, 1):
+            k = self.zone.phase(state, p)
+            r = self.zone.quantise(state, p, y)
+            if effort:
+                distance = halves[p] - self.zone.mean(state, p) / numerics.MEAN_STEP
+                r = deadzone.choose(r, k, distance, share[p], self.costs)
+            self.zone.assemble(state, p, r)
+            phases.append((k.flatten(1).cpu().numpy(), r.flatten(1).cpu().numpy()))
+        z = z.flatten(1).cpu().numpy()
+        return [(z[b], tuple((k[b], r[b]) for k, r in phases)) for b in range(len(z))]
+
+    def pack(
+        self, picture: Picture, quality: float, payload: bytes, lanes_log2: int, skip_max: int, tail: int
+    ) -> bytes:
+        """The stream of a payload, and of what the coder says that its header must hold."""
+        shape = picture.width, picture.height, picture.gray
+        header = Header(self.model.identity, round(2 * quality), *shape, lanes_log2, skip_max, tail)
+        return container.pack(Stream(header, payload, sections=extra(picture)))
+
+
+def extra(picture: Picture) -> dict[int, bytes]:
+    """The optional sections of a picture's stream."""
+    extra = {}
+    if picture.icc:
+        extra[container.ICC] = picture.icc
+    if picture.alpha is not None:
+        extra[container.ALPHA] = sections.pack_alpha(picture.alpha)
+    return extra

@@ -1,0 +1,70 @@
+"""From y_hat to pictures: g_s in strips, rounded into pixels, with what the optional sections add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ckbd.codec import batches, container, image, sections, strips
+from ckbd.codec.container import Header, Stream
+from ckbd.codec.image import Picture
+from ckbd.kernels import numerics
+from ckbd.model.model import gain_at
+from ckbd.model.transforms import Staged
+
+Stage = Callable[[str], AbstractContextManager[None]]
+Strip = tuple[tuple[int, int], Tensor]  # (top, left) in pixels, x_hat (B, 3, H, W) that belongs there
+
+
+class Renderer:
+    """g_s of a model on a device, and what is done with its output. Floats: reading a bit never needs them."""
+
+    def __init__(self, g_s: Staged, log_ungain: Tensor, device: torch.device):
+        self.stages, self.log_ungain, self.device = g_s.stages(), log_ungain, device
+
+    @torch.inference_mode()
+    def g_s(self, y_hat: Tensor, headers: Sequence[Header]) -> Iterator[Strip]:
+        """Strips of x_hat of pictures of one padded size with these headers; y_hat (B, M, h, w) in 1/16 units."""
+        quality = torch.tensor([h.quality2 / 2 for h in headers], dtype=torch.float32, device=self.device)
+        gain = gain_at(self.log_ungain, quality)
+
+        def latents(rows: slice, columns: slice) -> Tensor:
+            y = y_hat[:, :, rows, columns] / numerics.MEAN_STEP * gain
+            return y.contiguous(memory_format=torch.channels_last)
+
+        size = y_hat.shape[2], y_hat.shape[3]
+        yield from strips.images(self.stages, latents, size, batches.most_pixels(self.device))
+
+    def put(self, strip: Strip, headers: Sequence[Header], rgb: Sequence[np.ndarray]) -> None:
+        """Rounds a strip into the pixels of its pictures, uint8 (H, W, 3) each."""
+        (top, left), x_hat = strip
+        for pixels, planes, h in zip(rgb, x_hat, headers, strict=True):
+            image.put(pixels[top:, left:], planes, h.gray)
+
+    def picture(self, s: Stream, rgb: np.ndarray) -> Picture:
+        """The picture of a stream's pixels, with alpha and ICC profile. Raises FormatError for a damaged section."""
+        h = s.header
+        alpha = None
+        if container.ALPHA in s.sections:
+            offset = s.section_offsets[container.ALPHA]
+            alpha = sections.unpack_alpha(s.sections[container.ALPHA], h.height, h.width, offset)
+        return Picture(rgb, alpha, h.gray, s.sections.get(container.ICC))
+
+    def pictures(self, streams: Sequence[Stream], y_hat: Tensor, stage: Stage) -> list[Picture]:
+        """All of the above: pictures of streams of one padded size."""
+        headers = [s.header for s in streams]
+        rgb = [np.empty((h.height, h.width, 3), np.uint8) for h in headers]
+        found = self.g_s(y_hat, headers)
+        while True:
+            with stage("g_s"):
+                strip = next(found, None)
+            if strip is None:
+                break
+            with stage("picture"):
+                self.put(strip, headers, rgb)
+        with stage("picture"):
+            return [self.picture(s, pixels) for s, pixels in zip(streams, rgb, strict=True)]

@@ -1,0 +1,161 @@
+"""A network over strips of a picture, one after the other, in memory that does not grow with the picture.
+
+Each stage keeps the last rows that it was given, as many as its kernel reaches, and hands on what is complete: no
+output is computed twice, and no stage ever sees the picture whole. Zero padding stands where it stands without
+strips, at the picture's border alone: what a kernel makes of an inner edge is left out. The result is that of the
+whole network up to the rounding of floats, since products of other sizes may be summed in another order: within 1e-5
+for values of about 1. Not for the exact zone, whose own stripes change nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ckbd.codec import image
+from ckbd.codec.image import Picture
+
+
+class Extent(NamedTuple):
+    """How a stage maps rows (or columns): down of the input become up of the output, from reach more on each side."""
+
+    reach: int
+    down: int
+    up: int
+
+
+def extent(stage: nn.Module) -> Extent:
+    """The extent of a stage, from its layers.
+
+    Convolutions, their transposes and (un)shuffles speak for themselves; leaves of torch.nn.modules.activation and
+    classes with the attribute pointwise = True look at one site; other modules are taken for their children, one
+    after the other or side by side, which must then keep the resolution. Raises TypeError for a leaf that is none of
+    these, ValueError for a layer whose padding does not keep size times scale.
+    """
+    if isinstance(stage, nn.PixelShuffle):
+        return Extent(0, 1, stage.upscale_factor)
+    if isinstance(stage, nn.PixelUnshuffle):
+        return Extent(0, stage.downscale_factor, 1)
+    if isinstance(stage, (nn.Conv2d, nn.ConvTranspose2d)):
+        return _convolution(stage)
+    if getattr(stage, "pointwise", False) or type(stage).__module__ == "torch.nn.modules.activation":
+        return Extent(0, 1, 1)
+    parts = [extent(part) for part in stage.children()]
+    if not parts or any((part.down, part.up) != (1, 1) for part in parts):
+        raise TypeError(f"stage {type(stage).__name__}: how far it reaches is not known")
+    return Extent(sum(part.reach for part in parts), 1, 1)
+
+
+def _convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> Extent:
+    found = set()
+    transposed = isinstance(layer, nn.ConvTranspose2d)
+    for n in (0, 1):
+        padding, stride = layer.padding[n], layer.stride[n]
+        beyond = layer.dilation[n] * (layer.kernel_size[n] - 1) - padding  # of an output's first input, to its last
+        if transposed:
+            fits = beyond - padding + layer.output_padding[n] + 1 == stride
+            found.add(Extent(max(beyond // stride, (stride - 1 + padding) // stride), 1, stride))
+        else:
+            fits = 0 <= beyond - padding < stride and layer.padding_mode == "zeros"
+            found.add(Extent(max(padding, beyond - stride + 1), stride, 1))
+        if not fits:
+            raise ValueError(f"{layer}: expected zero padding that keeps the size times its scale")
+    if len(found) != 1:
+        raise ValueError(f"{layer}: expected the same kernel down and across")
+    return found.pop()
+
+
+def plan(height: int, width: int, pixels: int, step: int) -> tuple[int, list[tuple[int, int]]]:
+    """(dim, [(start, end), ...]): along which dimension a picture (.., height, width) is cut, and into which strips.
+
+    Strips have about `pixels` pixels and a multiple of step rows, or columns if rows would be too long; one strip if
+    that is enough. height and width are multiples of step.
+    """
+    dim = 2 if width * step <= pixels or width <= height else 3
+    length, across = (height, width) if dim == 2 else (width, height)
+    size = max(pixels // (across * step), 1) * step
+    return dim, [(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def through(stages: Sequence[nn.Module], strips: Iterable[Tensor], dim: int) -> Iterator[Tensor]:
+    """The strips of stages[-1](...stages[0](x)), x being the strips (B, C, H, W) side by side along dim, 2 or 3.
+
+    Those that come have other sizes than those that go in (they lag behind by what the kernels reach). The length of
+    x must be a multiple of what all the stages together bring down.
+    """
+    for stage in stages:
+        strips = _through(stage, strips, dim)
+    return iter(strips)
+
+
+def features(
+    stages: Sequence[nn.Module], pictures: Sequence[Picture], multiple: int, pixels: int, device: torch.device
+) -> Tensor:
+    """g_a, given by its stages, of pictures that have one size once padded to multiples: (B, M, h, w).
+
+    pixels: how many are in a strip.
+    """
+    height, width = (-(-n // multiple) * multiple for n in pictures[0].rgb.shape[:2])
+    dim, cuts = plan(height, width, pixels, multiple)
+
+    def strip(start: int, end: int) -> Tensor:
+        parts = [Picture(p.rgb[start:end] if dim == 2 else p.rgb[:, start:end]) for p in pictures]
+        x = torch.cat([image.pad(image.to_tensor([p]), multiple) for p in parts])
+        return x.to(device, memory_format=torch.channels_last)
+
+    parts = list(through(stages, (strip(*cut) for cut in cuts), dim))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def images(
+    stages: Sequence[nn.Module], latents: Callable[[slice, slice], Tensor], size: tuple[int, int], pixels: int
+) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """g_s, given by its stages: ((top, left), x_hat (B, 3, H, W) that belongs there) of every strip.
+
+    latents: gives (B, M, rows, columns) of slices of rows and columns; size: all of them, (h, w). pixels: as in
+    features().
+    """
+    scale = 1
+    for stage in stages:
+        scale = scale * extent(stage).up // extent(stage).down
+    dim, cuts = plan(*size, pixels // scale**2, 1)
+    every = slice(None)
+    strips = (latents(slice(*cut), every) if dim == 2 else latents(every, slice(*cut)) for cut in cuts)
+    place = 0
+    for x_hat in through(stages, strips, dim):
+        yield ((place, 0) if dim == 2 else (0, place)), x_hat
+        place += x_hat.shape[dim]
+
+
+def _through(stage: nn.Module, strips: Iterable[Tensor], dim: int) -> Iterator[Tensor]:
+    reach, down, up = extent(stage)
+    held, start, done = None, 0, 0  # held begins at row start; what rows before done give is handed on
+    for strip, last in _marked(strips):
+        held = strip if held is None else torch.cat((held, strip), dim)
+        size = held.shape[dim] // down * down
+        ready = start + size if last else max((start + size - reach) // down * down, done)
+        if ready > done:
+            yield _part(
+                stage, held.narrow(dim, 0, size), dim, (done - start) // down * up, (ready - done) // down * up
+            )
+            first = max((ready - reach) // down * down, 0)
+            held, start, done = held.narrow(dim, first - start, held.shape[dim] - first + start), first, ready
+
+
+def _part(stage: nn.Module, x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """Rows of stage(x); a stage with a method part(x, dim, start, length) knows how not to compute the others."""
+    if hasattr(stage, "part"):
+        return stage.part(x, dim, start, length)
+    return stage(x).narrow(dim, start, length)
+
+
+def _marked(strips: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+    """Each strip, and whether it is the last."""
+    strips = iter(strips)
+    ahead = next(strips, None)
+    while ahead is not None:
+        strip, ahead = ahead, next(strips, None)
+        yield strip, ahead is None

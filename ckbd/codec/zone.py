@@ -1,0 +1,169 @@
+"""The exact zone of a batch of one size, step by step: z to psi, phase to (mean, k), residuals to y_hat.
+
+Two that are equal to the bit: Carriers runs ckbd.kernels.reference in floats that carry integers, on any device;
+Kernels runs ckbd.kernels in int8, Triton on a GPU. make() chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ckbd import kernels
+from ckbd.kernels import Lattice, Network, SubPixel, numerics, reference, twin
+from ckbd.kernels.ops import resolve
+from ckbd.model.model import ExactLayers, hyper_map
+
+SITES = 512  # at a time in Carriers: 6 MB of gathered neighbours with the default model's widths
+
+
+def make(
+    layers: ExactLayers, device: torch.device, backend: str = "auto", carrier: torch.dtype | None = None
+) -> Zone:
+    """The exact zone of proved layers on a device.
+
+    backend: "triton", "torch", or "auto", which is Triton on a GPU. carrier: float32 or float64, for "torch" (None:
+    float32, on CUDA float64); it changes no result. Raises ValueError if the device cannot, or is not exact.
+    """
+    if resolve(backend, device) == "triton":
+        if carrier is not None:
+            raise ValueError("carrier: the Triton kernels compute in integers; backend 'torch' takes a carrier")
+        return Kernels(layers, device)
+    return Carriers(layers, device, carrier or twin.carrier(device))
+
+
+class Zone(Protocol):
+    """One model's exact zone. begin() gives the state of a batch, which the other calls take and carry on."""
+
+    def begin(self, z: Tensor, quality: Tensor) -> State:
+        """z: (B, Hz, Wz, Nz) integers in [-127, 127], of any dtype; quality: (B,) integers 1..100. Runs h_s."""
+
+    def phase(self, state: State, p: int) -> Tensor:
+        """k of phase p, uint8 (B, H, W/2, M); of phase 1 after assemble(state, 0, r)."""
+
+    def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
+        """The encoder's residuals of phase p, int16 (B, H, W/2, M): y (B, M, H, W) float32."""
+
+    def mean(self, state: State, p: int) -> Tensor:
+        """The means of phase p in 1/16 units, float32 (B, H, W/2, M); after phase(state, p)."""
+
+    def assemble(self, state: State, p: int, r: Tensor) -> None:
+        """Takes the residuals of phase p, int16 (B, H, W/2, M)."""
+
+    def y_hat(self, state: State) -> Tensor:
+        """(B, M, H, W) float32, integers in 1/16 units, channels last in memory."""
+
+
+class State:
+    """What a batch has come to; of no use but to the Zone that began it."""
+
+
+class Carriers(Zone):
+    """Between the steps integers wait in int8 and int16; only a stripe at a time travels in floats."""
+
+    def __init__(self, layers: ExactLayers, device: torch.device, dtype: torch.dtype):
+        reference.probe(device, dtype)
+        self.device, self.dtype = device, dtype
+        self.layers = ExactLayers(
+            (name, numerics.IntLayer(*(t.to(device, dtype) for t in layer[:3]))) for name, layer in layers.items()
+        )
+
+    def begin(self, z: Tensor, quality: Tensor) -> State:
+        state = State()
+        z_hat = z.to(self.device, self.dtype).permute(0, 3, 1, 2)
+        psi = hyper_map(z_hat, quality.to(self.device), self.layers, SITES)
+        state.psi = reference.split(psi.to(torch.int8))
+        state.means, state.halves, state.context = [], [], None
+        return state
+
+    def phase(self, state: State, p: int) -> Tensor:
+        shape = (*state.psi[p].shape[:3], self.layers["output"].weight.shape[0] // 2)
+        mean, k = (torch.empty(shape, dtype=t, device=self.device) for t in (torch.int16, torch.uint8))
+        context = state.context if p else None
+        for top, bottom in _stripes(shape):
+            psi = state.psi[p][:, top:bottom].to(self.dtype)
+            psi_acc = reference.project_psi(psi, self.layers["first"])
+            out = reference.phase_rows(psi_acc, context, self.layers.g_ep, top, bottom)
+            mean[:, top:bottom], k[:, top:bottom] = out.chunk(2, dim=-1)
+        state.means.append(mean)
+        return k
+
+    def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
+        r = torch.empty(state.means[p].shape, dtype=torch.int16, device=self.device)
+        for top, bottom in _stripes(r.shape):
+            half = reference.split(y[:, :, top:bottom].float(), parity=top & 1)[p]
+            values = numerics.round_half_up(half - state.means[p][:, top:bottom].float() / numerics.MEAN_STEP)
+            r[:, top:bottom] = values.clamp(-numerics.R_MAX, numerics.R_MAX)
+        return r
+
+    def mean(self, state: State, p: int) -> Tensor:
+        return state.means[p].float()
+
+    def assemble(self, state: State, p: int, r: Tensor) -> None:
+        half = numerics.MEAN_STEP * r.to(self.device) + state.means[p]  # |16 r + mean| < 2^15, docs/numerics.md
+        state.halves.append(half)
+        if p == 0:
+            state.context = torch.empty(half.shape, dtype=torch.int8, device=self.device)
+            for top, bottom in _stripes(half.shape):
+                state.context[:, top:bottom] = numerics.compand(half[:, top:bottom].to(self.dtype))
+
+    def y_hat(self, state: State) -> Tensor:
+        return reference.merge(*state.halves).to(torch.float32, memory_format=torch.channels_last)
+
+
+def _stripes(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """(top, bottom) of stripes of about SITES sites of a packed array (B, H, W/2, C)."""
+    B, H, columns = shape[:3]
+    rows = max(1, SITES // (B * columns))
+    return [(top, min(top + rows, H)) for top in range(0, H, rows)]
+
+
+class Kernels(Zone):
+    def __init__(self, layers: ExactLayers, device: torch.device):
+        self.device = device
+        self.network = Network.integers(*layers.g_ep, device=device)
+        self.h_s = [SubPixel.pack(layers[name], device) for name in ("h_s.0", "h_s.1")]
+
+    def begin(self, z: Tensor, quality: Tensor) -> State:
+        B, Hz, Wz, Nz = z.shape
+        first, second = self.h_s
+        state = State()
+        coarse = Lattice(((Hz, Wz),) * B)
+        x = torch.zeros((B, Hz, Wz, first.width), dtype=torch.int8, device=self.device)
+        x[..., :Nz] = z.to(self.device, torch.int8)
+        x[..., Nz] = quality.to(self.device, torch.int8).view(B, 1, 1)
+        f = kernels.convolve(x.flatten(0, 2), first, coarse, backend="triton")
+        psi = kernels.convolve(f, second, coarse.scaled(2), split=True, backend="triton")
+        state.lattice = coarse.scaled(4)
+        state.shape = B, 4 * Hz, 2 * Wz, self.network.M
+        state.psi_acc = kernels.project(psi.flatten(0, 1), self.network, backend="triton").view(2, psi.shape[1], -1)
+        state.means, state.context = [], None
+        state.full = torch.empty((state.lattice.full_sites, self.network.M), device=self.device)
+        return state
+
+    def phase(self, state: State, p: int) -> Tensor:
+        context = state.context if p else None
+        mean, k = kernels.phase(state.psi_acc[p], context, self.network, state.lattice, backend="triton")
+        state.means.append(mean)
+        return k.view(state.shape)
+
+    def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
+        rows = y.permute(0, 2, 3, 1).float().contiguous().flatten(0, 2)
+        return kernels.quantise(rows, state.means[p], state.lattice, p, backend="triton").view(state.shape)
+
+    def mean(self, state: State, p: int) -> Tensor:
+        return state.means[p].view(state.shape).float()
+
+    def assemble(self, state: State, p: int, r: Tensor) -> None:
+        if p == 0:
+            state.context = torch.empty((state.lattice.sites, self.network.M), dtype=torch.int8, device=self.device)
+        rows = r.to(self.device).reshape(-1, self.network.M)
+        context = state.context if p == 0 else None
+        kernels.assemble(rows, state.means[p], state.lattice, p, state.full, context, backend="triton")
+
+    def y_hat(self, state: State) -> Tensor:
+        B, H, half, M = state.shape
+        return state.full.view(B, H, 2 * half, M).permute(0, 3, 1, 2)

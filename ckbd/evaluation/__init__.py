@@ -1,0 +1,1 @@
+"""Rate and distortion on real bytes, beside other codecs."""

@@ -1,0 +1,1 @@
+"""Networks and their numbers: trainable, exported, read from a file."""

@@ -1,0 +1,217 @@
+"""The checkerboard model: config, training forward, export to integers, load and save."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ckbd.kernels import numerics, reference
+from ckbd.kernels.numerics import IntLayer, round_half_up
+from ckbd.model import entropy
+from ckbd.model.quant import QuantLinear
+from ckbd.model.transforms import Analysis, HyperAnalysis, Synthesis
+
+HIDDEN_FRAC = 4  # hidden activations: 16 integer steps a nominal unit
+K_FRAC = 3  # k: 8 table indices a nominal unit
+
+
+@dataclass(frozen=True)
+class Config:
+    """Widths of the model; all are positive, H1, H2 and psi multiples of 32 (int8 dots), M of 8."""
+
+    width: int = 128  # features at 1/8 resolution
+    analysis_width: int = 0  # those of g_a, if the encoder is to be another (0: width)
+    M: int = 256  # latent channels
+    Nz: int = 64  # hyper-latent channels
+    hyper: int = 128  # features of h_a
+    h_s: int = 96  # features of h_s between its two sub-pixel convolutions
+    psi: int = 128  # hyper features at 1/16
+    H1: int = 256  # hidden widths of g_ep
+    H2: int = 256
+    analysis8: int = 2  # residual blocks of g_a and g_s at 1/8 and 1/16 resolution
+    analysis16: int = 2
+    synthesis8: int = 3
+    synthesis16: int = 2
+    levels: int = 8  # gain vectors between quality 1 and 100
+    lmbda_min: float = 0.0008  # rate-distortion weight at quality 1 ...
+    lmbda_max: float = 0.16  # ... and at quality 100 (MSE on the 0..255 scale)
+
+    def __post_init__(self) -> None:
+        """Refuse, by ValueError, what a hostile or mistyped model file or config may hold."""
+        blocks = {"analysis8": 0, "analysis16": 0, "synthesis8": 0, "synthesis16": 0}
+        least = {"width": 64, "M": 8, "levels": 2, "analysis_width": 64 if self.analysis_width else 0} | blocks
+        for field in dataclasses.fields(Config):
+            value = getattr(self, field.name)
+            if field.name.startswith("lmbda"):
+                fits, wanted = isinstance(value, (int, float)) and 0 < value < 1e6, "a number above 0"
+            else:
+                low, high = least.get(field.name, 1), 64 if field.name in blocks else 2048
+                fits, wanted = type(value) is int and low <= value <= high, f"an integer from {low} to {high}"
+            if not fits:
+                raise ValueError(f"{field.name}: expected {wanted}, got {value!r}")
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The float networks of these widths: "g_a", "h_a" and "g_s"."""
+        return {
+            "g_a": Analysis(self.analysis_width or self.width, self.M, self.analysis8, self.analysis16),
+            "h_a": HyperAnalysis(self.M, self.hyper, self.Nz),
+            "g_s": Synthesis(self.width, self.M, self.synthesis8, self.synthesis16),
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """The config of a JSON object with some or all of the fields; ValueError for anything else."""
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"config: {error}") from error
+
+
+class ExactLayers(dict):
+    """The integers of the exact zone, name -> IntLayer: "h_s.0", "h_s.1", "first", "hidden", "output"."""
+
+    NAMES = ("h_s.0", "h_s.1", "first", "hidden", "output")
+
+    @property
+    def g_ep(self) -> tuple[IntLayer, IntLayer, IntLayer]:
+        return self["first"], self["hidden"], self["output"]
+
+
+class ExactZone(nn.Module):
+    """From (z_hat, quality) to (mean, k): h_s and g_ep as trainable integer layers."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        out_frac = torch.cat((torch.full((c.M,), 4.0), torch.full((c.M,), float(K_FRAC))))
+        self.h_s_0 = QuantLinear((4 * c.h_s, c.Nz + 1, 3, 3), in_frac=4, out_frac=HIDDEN_FRAC)
+        self.h_s_1 = QuantLinear((4 * c.psi, c.h_s, 3, 3), in_frac=HIDDEN_FRAC, out_frac=HIDDEN_FRAC)
+        self.first = QuantLinear(
+            (c.H1, c.psi + 12 * c.M), in_frac=HIDDEN_FRAC, out_frac=HIDDEN_FRAC, phases=2, gain=0.7
+        )
+        self.hidden = QuantLinear((c.H2, c.H1), in_frac=HIDDEN_FRAC, out_frac=HIDDEN_FRAC)
+        self.output = QuantLinear((2 * c.M, c.H2), in_frac=HIDDEN_FRAC, out_frac=out_frac, gain=0.3)
+        with torch.no_grad():
+            self.output.bias[c.M :] = 16.0 / 2**K_FRAC
+
+    def set_exact(self, exact: bool) -> None:
+        """False turns the module into its float twin, which is there to measure what the integers cost."""
+        for layer in self.children():
+            layer.exact = exact
+
+    def integers(self) -> ExactLayers:
+        layers = (self.h_s_0, self.h_s_1, self.first, self.hidden, self.output)
+        return ExactLayers(zip(ExactLayers.NAMES, (layer.integers() for layer in layers), strict=True))
+
+
+def hyper_features(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> tuple[Tensor, Tensor]:
+    """h_s and the projection that both phases share: (psi_acc of anchors, of non-anchors), packed.
+
+    z_hat: (B, Nz, h/4, w/4) integers in [-127, 127]; quality: (B,) integers 1..100, which enter as one more channel
+    (they are in the header, so they cost nothing). Returns two (B, h, w/2, H1), integer-valued, z_hat's dtype.
+    """
+    first = layers["first"]
+    anchors, others = reference.split(hyper_map(z_hat, quality, layers))
+    return reference.project_psi(anchors, first), reference.project_psi(others, first)
+
+
+def hyper_map(z_hat: Tensor, quality: Tensor, layers: ExactLayers, sites: int | None = None) -> Tensor:
+    """h_s: arguments as hyper_features has them -> psi (B, C_psi, h, w), integers in [0, 127], z_hat's dtype.
+
+    sites: at about how many at a time neighbours are gathered (None: reference's stripes); changes nothing.
+    """
+    B, _, h, w = z_hat.shape
+    plane = quality.to(z_hat.dtype).view(B, 1, 1, 1).expand(B, 1, h, w)
+    f = torch.cat((z_hat, plane), dim=1)
+    for name in ("h_s.0", "h_s.1"):
+        stripe = 64 if sites is None else max(1, sites // (B * f.shape[-1]))
+        f = torch.nn.functional.pixel_shuffle(reference.exact_conv3x3(f, layers[name], stripe), 2)
+    return f
+
+
+def lmbda_at(c: Config, position: Tensor) -> Tensor:
+    """The rate-distortion weight at a position from 0, lmbda_min, to 1, lmbda_max."""
+    return c.lmbda_min * (c.lmbda_max / c.lmbda_min) ** position
+
+
+def first_gains(c: Config) -> Tensor:
+    """Logarithms of the gains (levels, M) from which training starts.
+
+    High-rate theory for an orthonormal transform: step^2 = 18 / (lmbda ln 2); features are 255 / 64 units.
+    """
+    lmbda = lmbda_at(c, torch.linspace(0, 1, c.levels))
+    return torch.log(64.0 / torch.sqrt(18.0 / (lmbda * math.log(2.0)))).view(-1, 1).repeat(1, c.M)
+
+
+def carried_gains(log_gain: Tensor, of: Config, to: Config) -> Tensor:
+    """(levels, M) log gains that give each rate-distortion weight of a range the gain that it had in another.
+
+    Beyond the old range they go on by high-rate theory, as first_gains: half the logarithm of the weight.
+    """
+    lmbda = torch.linspace(0, 1, to.levels, dtype=torch.float64)
+    lmbda = math.log(to.lmbda_min) + lmbda * math.log(to.lmbda_max / to.lmbda_min)
+    span = math.log(of.lmbda_max / of.lmbda_min)
+    place = (lmbda - math.log(of.lmbda_min)) / span
+    inside = gain_at(log_gain, 1 + 99 * place.clamp(0, 1).to(log_gain)).log()[..., 0, 0]
+    return inside + (0.5 * span * (place - place.clamp(0, 1))).to(log_gain).unsqueeze(1)
+
+
+class Checkerboard(nn.Module):
+    """The trainable codec: g_a, h_a, exact zone, g_s, gains and z's prior."""
+
+    def __init__(self, config: Config | None = None):
+        super().__init__()
+        self.config = c = config or Config()
+        parts = c.networks()
+        self.g_a, self.g_s, self.h_a = parts["g_a"], parts["g_s"], parts["h_a"]
+        self.exact = ExactZone(c)
+        self.prior = entropy.FactorizedPrior(c.Nz)
+        log_gain = first_gains(c)
+        self.log_gain = nn.Parameter(log_gain)
+        self.log_ungain = nn.Parameter(-log_gain)
+
+    def lmbda(self, quality: Tensor) -> Tensor:
+        """Rate-distortion weight of a quality 1..100, any shape."""
+        return lmbda_at(self.config, (quality - 1) / 99)
+
+    def forward(self, x: Tensor, quality: Tensor, noise: bool = True) -> dict[str, Tensor]:
+        """x (B, 3, H, W) in [0, 1], H and W multiples of 64; quality (B,) in steps of 1/2 from 1 to 100.
+
+        Returns x_hat (B, 3, H, W) and bits_y, bits_z (B,). noise: rates from additive uniform noise (training)
+        instead of from the rounded values; y_hat and z_hat are rounded either way.
+        """
+        y = self.g_a(x) * gain_at(self.log_gain, quality)
+        z = self.h_a(y).float().clamp(-numerics.ACT_MAX, numerics.ACT_MAX)
+        z_hat = round_half_up(z)
+        y_hat, bits_y = self.two_phases(y, z_hat, quality, noise)
+        bits_z = self.prior.bits(z + torch.rand_like(z) - 0.5 if noise else z_hat).flatten(1).sum(1)
+        x_hat = self.g_s(y_hat * gain_at(self.log_ungain, quality))
+        return {"x_hat": x_hat, "bits_y": bits_y, "bits_z": bits_z}
+
+    def two_phases(self, y: Tensor, z_hat: Tensor, quality: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
+        """(y_hat (B, M, h, w), bits (B,)) by the arithmetic of the decoder."""
+        layers = self.exact.integers()
+        psi = hyper_features(z_hat, torch.floor(quality), layers)
+        context, halves, bits = None, [], 0.0
+        for psi_acc, half in zip(psi, reference.split(y), strict=True):
+            mean, k = reference.phase(psi_acc, context, layers.g_ep)
+            real_mean = mean / numerics.MEAN_STEP
+            r = round_half_up(half - real_mean)
+            y_hat = numerics.MEAN_STEP * r + mean
+            residual = half - real_mean + torch.rand_like(half) - 0.5 if noise else r
+            bits = bits + entropy.gaussian_bits(residual, k).flatten(1).sum(1)
+            context = numerics.compand(y_hat, self.exact.first.exact)
+            halves.append(y_hat)
+        return reference.merge(*halves) / numerics.MEAN_STEP, bits
+
+
+def gain_at(log_gain: Tensor, quality: Tensor) -> Tensor:
+    """Gains (B, M, 1, 1) at qualities (B,) in [1, 100]: log-linear between the levels of log_gain (levels, M)."""
+    place = (quality - 1) / 99 * (log_gain.shape[0] - 1)
+    low = torch.floor(place).clamp(0, log_gain.shape[0] - 2).long()
+    part = (place - low).unsqueeze(1)
+    return torch.exp(log_gain[low] * (1 - part) + log_gain[low + 1] * part)[..., None, None]

@@ -1,0 +1,35 @@
+"""Codecs of the models of the papers: ckbd.Codec with a VariantEncoder and a VariantDecoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ckbd.codec import container, machine
+from ckbd.codec.codec import Codec
+from ckbd.model.file import find
+from ckbd.papers import file
+from ckbd.papers.decoder import VariantDecoder
+from ckbd.papers.encoder import VariantEncoder
+from ckbd.papers.tables import Tables
+from ckbd.papers.zone import Zone
+
+
+def load(
+    model: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    threads: int | None = None,
+    max_pixels: int = container.MAX_PIXELS,
+) -> Codec[VariantEncoder, VariantDecoder]:
+    """ckbd.load of a variant's file. The exact zone runs on the CPU, whatever the device of g_a and g_s."""
+    machine.use_threads(threads)
+    place = machine.device_of(device)
+    loaded = file.load(find(model), place)
+    exact = None if loaded.config.prior == "factorised" else Zone(loaded.layers, loaded.config)
+    tables = Tables.of(loaded)
+    return Codec(
+        VariantEncoder(loaded, exact, tables, device=place, max_pixels=max_pixels),
+        VariantDecoder(loaded, exact, tables, device=place, max_pixels=max_pixels),
+    )

@@ -1,0 +1,1 @@
+"""Training, and tables fitted after it."""

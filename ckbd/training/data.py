@@ -1,0 +1,138 @@
+"""Training pictures: folders and tar files of images, decoded once and kept as uint8 in memory."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ckbd.codec import image
+
+
+def pictures(path: str | Path) -> Iterator[np.ndarray]:
+    """Every picture of a tar file or of a folder (recursively), in name order: uint8 (H, W, 3).
+
+    Raises FileNotFoundError if there is none, ValueError naming a picture that cannot be read.
+    """
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor())
+        # Files are opened and tar members read one by one; decoding is what takes long.
+        yield from pool.map(_read, *zip(*(fetch() for fetch in _fetchers(path, stack)), strict=True))
+
+
+def sample(paths: Sequence[str | Path], count: int, side: int, seed: int) -> Iterator[np.ndarray]:
+    """count pictures of tar files and folders, or all if there are fewer: uint8 (H, W, 3), side x side at most.
+
+    A seed chooses them, their order and, of those larger than side, the window. No more than these are read.
+    Raises as pictures() does.
+    """
+    rng = np.random.default_rng(seed)
+    with ExitStack() as stack:
+        fetchers = [fetch for path in paths for fetch in _fetchers(path, stack)]
+        for i in rng.permutation(len(fetchers))[:count]:
+            picture = _read(*fetchers[i]())
+            top, left = (rng.integers(max(n - side, 0) + 1) for n in picture.shape[:2])
+            yield picture[top : top + side, left : left + side]
+
+
+def _fetchers(path: str | Path, stack: ExitStack) -> list[Callable[[], tuple[object, str]]]:
+    """A function for each picture, in name order, that gives _read's arguments while stack is open."""
+    path = Path(path)
+    if path.is_dir():
+        fetchers = [partial(_pair, file, str(file)) for file in image.find(path)]
+    else:
+        with _naming(path):
+            tar = stack.enter_context(tarfile.open(path))
+            members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in image.SUFFIXES]
+        fetchers = [partial(_extract, path, tar, member) for member in sorted(members, key=lambda m: m.name)]
+    if not fetchers:
+        raise FileNotFoundError(f"{path}: no pictures ({', '.join(image.SUFFIXES)})")
+    return fetchers
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: neither a folder nor a tar file: {error}") from error
+
+
+def _pair(source: object, name: str) -> tuple[object, str]:
+    return source, name
+
+
+def _extract(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, str]:
+    with _naming(path):
+        return io.BytesIO(tar.extractfile(member).read()), f"{path}: {member.name}"
+
+
+def _read(source, name) -> np.ndarray:
+    try:
+        return image.read(source).rgb
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+class Crops:
+    """Random square crops with flips and quarter turns from pictures in memory; a seed makes them repeat."""
+
+    def __init__(self, paths: list[str], smallest: int, seed: int):
+        loaded = [p for path in paths for p in pictures(path)]
+        self.pictures = [p for p in loaded if min(p.shape[:2]) >= smallest]
+        if not self.pictures:
+            raise ValueError(f"data: none of the {len(loaded)} pictures is at least {smallest} pixels on each side")
+        self.rng = np.random.default_rng(seed)
+
+    def batch(self, count: int, size: int) -> Tensor:
+        """(count, 3, size, size) float32 in [0, 1]."""
+        out = np.empty((count, size, size, 3), np.uint8)
+        for i in range(count):
+            p = self.pictures[self.rng.integers(len(self.pictures))]
+            top, left = (self.rng.integers(n - size + 1) for n in p.shape[:2])
+            crop = np.rot90(p[top : top + size, left : left + size], self.rng.integers(4))
+            out[i] = crop[:, ::-1] if self.rng.integers(2) else crop
+        return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+
+
+class DeviceCrops:
+    """The crops of Crops, drawn and cut on the device where they are used: a step with them can be a CUDA graph.
+
+    pictures: uint8 (H, W, 3) of any sizes, held on the device; the draws are of torch's generator there.
+    """
+
+    def __init__(self, pictures: list[np.ndarray], device: str | torch.device):
+        flat = np.concatenate([p.reshape(-1) for p in pictures])
+        self.pixels = torch.from_numpy(flat).to(device)
+        sizes = torch.tensor([p.shape[:2] for p in pictures])
+        starts = torch.tensor([p.size for p in pictures]).cumsum(0) - sizes.prod(1) * 3
+        self.sizes, self.starts = sizes.to(device), starts.to(device)
+
+    def batch(self, count: int, size: int) -> Tensor:
+        """(count, 3, size, size) float32 in [0, 1], channels last in memory."""
+        device = self.pixels.device
+        which = torch.randint(len(self.starts), (count,), device=device)
+        height, width = self.sizes[which].unbind(1)
+        # Doubles below 1 times at most 2^31: the product's floor is uniform and below the limit.
+        top, left = (
+            (torch.rand(count, device=device, dtype=torch.float64) * (n - size + 1)).long() for n in (height, width)
+        )
+        flip = torch.randint(2, (3, count, 1, 1), device=device).bool()
+        along = torch.arange(size, device=device)
+        row, column = along.view(1, -1, 1), along.view(1, 1, -1)
+        row = torch.where(flip[0], size - 1 - row, row)
+        column = torch.where(flip[1], size - 1 - column, column)
+        row, column = torch.where(flip[2], column, row), torch.where(flip[2], row, column)
+        first = (self.starts[which].view(-1, 1, 1) + 3 * ((top.view(-1, 1, 1) + row) * width.view(-1, 1, 1))) + 3 * (
+            left.view(-1, 1, 1) + column
+        )
+        index = first.unsqueeze(-1) + torch.arange(3, device=device)
+        return (self.pixels[index].float() / 255).permute(0, 3, 1, 2)

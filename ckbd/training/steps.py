@@ -1,0 +1,144 @@
+"""One step of training, eagerly or as a CUDA graph: R + lmbda D, the optimisers and the moving average.
+
+On a GPU a step is some thousand small kernels, which take longer to launch than to run. So all that a step needs is
+drawn on the device, nothing in it waits for the host, and it is captured once for each crop size and replayed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ckbd.model.model import Checkerboard
+from ckbd.training.optim import Muon
+
+SUMS = 8  # loss, bpp, and sum and count of the PSNRs of the lower, middle and upper third of the qualities
+WARM_UP = 3  # steps before a capture: libraries allocate and choose in their first calls
+
+
+def loss_of(out: dict[str, Tensor], x: Tensor, lmbda: Tensor, metric: str, balance: float) -> dict[str, Tensor]:
+    """Per-image bpp and mse (B,), and the scalar loss: mean of (bpp + lmbda D) / (lmbda / balance)^0.5.
+
+    D is 255^2 MSE, or 4000 (1 - MS-SSIM), which asks for about the same rate. Bits grow roughly as lmbda^0.5, so
+    the division lets every quality pull on the shared weights with about the same force; the optimum at each single
+    quality is unchanged by it. x: (B, 3, H, W); lmbda: (B,).
+    """
+    bpp = (out["bits_y"] + out["bits_z"]) / (x.shape[2] * x.shape[3])
+    mse = (out["x_hat"] - x).square().flatten(1).mean(1)
+    if metric == "mse":
+        distortion = 255.0**2 * mse
+    else:
+        from pytorch_msssim import ms_ssim
+
+        distortion = 4000 * (1 - ms_ssim(out["x_hat"].clamp(0, 1), x, data_range=1.0, size_average=False))
+    loss = ((bpp + lmbda * distortion) * (balance / lmbda) ** 0.5).mean()
+    return {"loss": loss, "bpp": bpp, "mse": mse}
+
+
+def draw_qualities(count: int, device: str | torch.device = "cpu") -> Tensor:
+    """(count,) rising qualities in half steps, one from each of count equal strata of [1, 100]."""
+    place = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
+    return torch.round(2 + 198 * place) / 2
+
+
+def optimisers(model: nn.Module, lr: float, muon_lr: float, capturable: bool) -> list[torch.optim.Optimizer]:
+    """Adam for everything, or Muon (muon_lr above 0) for the matrices of g_a, g_s and h_a and Adam for the rest."""
+    rate: Callable[[float], float | Tensor] = float
+    more: dict[str, bool] = {}
+    if capturable:
+        device = next(model.parameters()).device
+        rate, more = (lambda value: torch.tensor(value, device=device)), {"capturable": True, "fused": True}
+    matrices = [
+        p
+        for name, p in model.named_parameters()
+        if muon_lr and name.split(".")[0] in ("g_a", "g_s", "h_a") and p.dim() == 4 and p.shape[1] > 1
+    ]
+    ours = set(map(id, matrices))
+    rest = [p for p in model.parameters() if id(p) not in ours]
+    out: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=rate(lr), **more)]
+    return [*out, Muon(matrices, lr=rate(muon_lr))] if matrices else out
+
+
+class Stepper:
+    """Steps of a model and its moving average; sums (SUMS,) hold what was seen since they were last cleared.
+
+    draw: (count, size) -> x (count, 3, size, size); on the model's device, if steps are to be graphs.
+    """
+
+    def __init__(
+        self,
+        model: Checkerboard,
+        average: Checkerboard,
+        optimisers: list[torch.optim.Optimizer],
+        draw: Callable[[int, int], Tensor],
+        *,
+        metric: str = "mse",
+        clip: float = 1.0,
+        bf16: bool = False,
+        graphs: bool = False,
+    ):
+        self.model, self.optimisers, self.draw = model, optimisers, draw
+        self.metric, self.clip, self.bf16 = metric, clip, bf16
+        self.weights, self.averaged = list(model.parameters()), list(average.parameters())
+        self.device = self.weights[0].device
+        self.balance = math.sqrt(model.config.lmbda_min * model.config.lmbda_max)
+        self.sums = torch.zeros(SUMS, dtype=torch.float64, device=self.device)
+        self.forget = torch.zeros((), device=self.device)
+        self.peaks = [float(o.param_groups[0]["lr"]) for o in optimisers]
+        self.graphs: dict[tuple, torch.cuda.CUDAGraph | int] | None = {} if graphs else None
+
+    def __call__(self, size: int, count: int, noise: bool, lr_share: float, forget: float) -> None:
+        """One step on count crops. noise: as Checkerboard has it. lr_share: of the optimisers' peaks; forget: 1 minus
+        the decay of the moving average."""
+        for optimiser, peak in zip(self.optimisers, self.peaks, strict=True):
+            for group in optimiser.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(peak * lr_share)
+                else:
+                    group["lr"] = peak * lr_share
+        self.forget.fill_(forget)
+        key = size, count, noise
+        if self.graphs is None:
+            self._step(*key)
+        elif isinstance(graph := self.graphs.setdefault(key, 0), torch.cuda.CUDAGraph):
+            graph.replay()
+        elif graph < WARM_UP:
+            self.graphs[key] = graph + 1
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                self._step(*key)
+            torch.cuda.current_stream().wait_stream(side)
+        else:
+            captured = torch.cuda.CUDAGraph()
+            for optimiser in self.optimisers:
+                optimiser.zero_grad(set_to_none=True)
+            with torch.cuda.graph(captured):
+                self._step(*key)
+            self.graphs[key] = captured
+            captured.replay()
+
+    def _step(self, size: int, count: int, noise: bool) -> None:
+        x = self.draw(count, size).to(self.device, memory_format=torch.channels_last)
+        quality = draw_qualities(count, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            out = self.model(x, quality, noise=noise)
+        parts = loss_of(out, x, self.model.lmbda(quality), self.metric, self.balance)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        with torch.no_grad():
+            moved = torch._foreach_sub(self.weights, self.averaged)
+            torch._foreach_mul_(moved, self.forget)
+            torch._foreach_add_(self.averaged, moved)
+            psnr = -10 * torch.log10(parts["mse"].clamp(min=1e-10))
+            thirds = torch.stack([(quality > low) & (quality <= low + 33) for low in (1, 34, 67)]).to(psnr)
+            counts = thirds.sum(1)
+            seen = (parts["loss"], parts["bpp"].mean(), *(thirds @ psnr), *counts)
+            self.sums += torch.stack(seen)

@@ -1,0 +1,102 @@
+#include "rans/batch.h"
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+
+#include "common/pool.h"
+
+namespace ckbd {
+namespace {
+
+// Calls work(first, second) for all items, largest first, each with the next in size so that they end together.
+// second is SIZE_MAX where there is none. While there are threads for all, nobody shares one.
+template <class Size, class Work>
+void in_pairs(size_t n, size_t threads, Size size, Work work) {
+  std::vector<size_t> order(n);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return size(a) > size(b); });
+  if (n <= threads) {
+    run_tasks(n, threads, [&](size_t t) { work(order[t], SIZE_MAX); });
+  } else {
+    run_tasks((n + 1) / 2, threads,
+              [&](size_t t) { work(order[2 * t], 2 * t + 1 < n ? order[2 * t + 1] : SIZE_MAX); });
+  }
+}
+
+// Two tasks that may go together are copied side by side, and back.
+template <class R>
+void decode_pair(PhaseTask<R>* a, PhaseTask<R>* b) {
+  if (b == nullptr) return decode_phases(a, 1);
+  PhaseTask<R> both[2] = {*a, *b};
+  decode_phases(both, 2);
+  a->error = both[0].error;
+  b->error = both[1].error;
+}
+
+template <class Part>
+void attempt(ImageTask& image, Part part) {
+  if (image.error) return;
+  try {
+    part();
+  } catch (...) {
+    image.error = std::current_exception();
+  }
+}
+
+void decode_some(const Coder& coder, const Tables& tables, ImageTask* const* images, size_t count) {
+  std::unique_ptr<PayloadDecoder> decoders[2];
+  size_t phases = 0;
+  for (size_t i = 0; i < count; ++i) {
+    ImageTask& image = *images[i];
+    const size_t own = std::visit([](const auto& all) { return all.size(); }, image.phases);
+    phases = std::max(phases, own);
+    attempt(image, [&] {
+      decoders[i] = std::make_unique<PayloadDecoder>(coder, tables, image.payload, image.size, image.lanes_log2,
+                                                     image.skip_max, image.tail, static_cast<int>(own));
+      decoders[i]->z(image.z, image.n_z);
+    });
+  }
+  for (size_t p = 0; p < phases; ++p) {
+    const auto run = [&](auto type) {
+      using R = decltype(type);
+      PhaseTask<R> tasks[2];
+      ImageTask* owners[2];
+      size_t n = 0;
+      for (size_t i = 0; i < count; ++i) {
+        const auto* all = std::get_if<std::vector<PhaseOut<R>>>(&images[i]->phases);
+        if (all == nullptr || p >= all->size() || images[i]->error) continue;
+        owners[n] = images[i];
+        tasks[n++] = {decoders[i].get(), (*all)[p].k, (*all)[p].r, (*all)[p].n};
+      }
+      if (n > 0) decode_phases(tasks, n);
+      for (size_t t = 0; t < n; ++t) owners[t]->error = tasks[t].error;
+    };
+    run(int8_t{});
+    run(int16_t{});
+  }
+  for (size_t i = 0; i < count; ++i) attempt(*images[i], [&] { decoders[i]->finish(); });
+}
+
+}  // namespace
+
+template <class R>
+void decode_phases(std::vector<PhaseTask<R>>& tasks, size_t threads) {
+  in_pairs(
+      tasks.size(), threads, [&](size_t i) { return tasks[i].n; },
+      [&](size_t a, size_t b) { decode_pair(&tasks[a], b == SIZE_MAX ? nullptr : &tasks[b]); });
+}
+
+template void decode_phases(std::vector<PhaseTask<int8_t>>& tasks, size_t threads);
+template void decode_phases(std::vector<PhaseTask<int16_t>>& tasks, size_t threads);
+
+void decode_images(const Coder& coder, const Tables& tables, std::vector<ImageTask>& images, size_t threads) {
+  in_pairs(
+      images.size(), threads, [&](size_t i) { return images[i].size; },
+      [&](size_t a, size_t b) {
+        ImageTask* const both[2] = {&images[a], b == SIZE_MAX ? nullptr : &images[b]};
+        decode_some(coder, tables, both, b == SIZE_MAX ? 1 : 2);
+      });
+}
+
+}  // namespace ckbd

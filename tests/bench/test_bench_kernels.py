@@ -1,0 +1,409 @@
+"""The GPU benches as far as a CPU goes: arithmetic, rows, what they report as owed, what they read of ncu."""
+
+import argparse
+import json
+
+import pytest
+import torch
+
+from bench import launches, run
+from bench.gpu import device, profile
+from bench.gpu import kernels as bench_kernels
+from bench.gpu import report as gpu_report
+from bench.gpu import test as gpu_test
+from ckbd import kernels
+from ckbd.kernels import Lattice, reference
+from ckbd.kernels.configs import CONFIGS
+
+CPU = torch.device("cpu")
+TINY = launches.Model("tiny", 24, 16, 64, 32, 3)
+TOPS = device.Ceilings(bandwidth=2e12, int8=1e15, float16=5e14, float32=5e13)
+KEYS = {"shape", "batch", "impl", "device", "us", "bytes", "ops", "roofline_share"}
+
+
+@pytest.fixture(autouse=True)
+def no_record(monkeypatch, tmp_path):
+    """Nothing here may note a figure."""
+
+    def never(*args, **found):
+        raise AssertionError("a run without a GPU noted itself")
+
+    monkeypatch.setattr(gpu_report, "record", never)
+
+
+# The roofline
+
+
+def test_share_is_of_whichever_ceiling_is_nearer():
+    assert device.roofline_share(2e6, 1, 1.0, 2e12, 1e15) == pytest.approx(1)
+    assert device.roofline_share(1, 1e9, 2.0, 2e12, 1e15) == pytest.approx(0.5)
+    assert device.roofline_share(2e6, 1e10, 20.0, 2e12, 1e15) == pytest.approx(0.5)
+
+
+def test_each_dtype_has_its_ceiling():
+    assert [TOPS.rate(d) for d in (torch.int8, torch.float16, torch.float32)] == [1e15, 5e14, 5e13]
+
+
+def test_ceilings_of_this_machine_are_positive():
+    assert all(v > 0 for v in vars(device.ceilings(device.Clock(CPU), 1 << 12, 32)).values())
+
+
+def test_quantiles():
+    assert device.quantiles([3.0]) == (3.0, 3.0, 3.0)
+    assert device.quantiles([float(n) for n in range(11)]) == (1.0, 5.0, 9.0)
+
+
+def test_samples_are_taken_in_turn(monkeypatch):
+    order, clock = [], device.Clock(CPU)
+    monkeypatch.setattr(clock, "count", lambda call: 1)
+    samples = clock.turns({name: lambda name=name: order.append(name) for name in "abc"}, 3)
+    assert "".join(order) == "abcbcacab" and all(len(s) == 3 for s in samples.values())
+
+
+def test_events_on_cuda_are_shared_among_the_calls_between_them(monkeypatch):
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            order.append("event")
+
+        def synchronize(self):
+            order.append("wait")
+
+        def elapsed_time(self, end):
+            return 0.3  # milliseconds
+
+    order = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    us = device.Clock(torch.device("cuda")).sample(lambda: order.append("call"), 3)
+    assert us == pytest.approx(100) and order == ["event", "call", "call", "call", "event", "wait"]
+
+
+def test_what_runs_out_of_memory_is_left_out(monkeypatch):
+    def greedy():
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert set(device.Clock(CPU).turns({"greedy": greedy, "frugal": lambda: None}, 2)) == {"frugal"}
+
+
+@pytest.mark.parametrize("size, want", [((768, 512), (32, 48)), ((1920, 1080), (68, 120)), ((1, 1), (4, 4))])
+def test_latents_are_those_of_the_codec(size, want):
+    assert bench_kernels.latents(*size) == want
+
+
+# The bench
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """A dry run of the case as the command line has it, with narrow models."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--rivals", action="store_true", default=True)
+    parser.add_argument("--quick", action="store_true")
+    bench_kernels.add_arguments(parser)
+    args = parser.parse_args(
+        ["--device", "cpu", "--pictures", "64x64", "100x70", "--batches", "1", "2", "--no-compile"]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_kernels, "INTEGER_MODELS", (TINY,))
+        patch.setattr(device, "SAMPLE", 1e-6)
+        return bench_kernels.kernels_case(args)
+
+
+def test_rows_of_a_dry_run_have_what_a_reader_needs(rows):
+    assert all(set(r) >= KEYS for r in rows)
+    assert {(r["shape"], r["batch"]) for r in rows} == {(s, b) for s in ("64x64", "100x70") for b in (1, 2)}
+    impls = {r["impl"] for r in rows if r.get("phase") == 1}
+    assert impls == {f"ours {n}" for n in ("int8 fused", "int8 layers", "int8 auto", "fp16", "fp32")} | {
+        "torch eager fp16",
+        "compressai dense fp16",
+        "compressai dense fp32",
+    }
+    assert {r["impl"] for r in rows if r.get("phase") == 0} == {n for n in impls if n.startswith("ours")}
+    assert {r["device"] for r in rows} == {"cpu"}
+    json.dumps(rows)
+
+
+def test_rows_count_by_the_op_and_shares_by_the_ceilings(rows):
+    net, lattice = bench_kernels.integers(TINY, CPU), Lattice(((4, 4),) * 2)
+    for r in rows:
+        if r["impl"] == "ours int8 layers" and (r["shape"], r["batch"]) == ("64x64", 2):
+            cost = kernels.phase_cost(net, lattice, r["phase"], CONFIGS[torch.int8][0])
+            assert (r["bytes"], r["ops"]) == (cost.bytes, 2 * cost.macs)
+    row = bench_kernels.row_of("x", [2.0, 4.0, 6.0], [8.0], {"bytes": 4e6, "ops": 1e9}, torch.int8, TOPS)
+    assert (row["us"], row["call_us"], row["roofline_share"]) == (4.0, 8.0, pytest.approx(0.5))
+    assert bench_kernels.table([row | {"phase": 1}]).count("\n") == 1
+
+
+def test_nothing_is_timed_if_a_bit_differs(monkeypatch):
+    phase = kernels.phase
+
+    def off_by_one(*args, **options):
+        mean, k = phase(*args, **options)
+        return (mean, k) if options["config"] is None else (mean + (mean == mean.max()).to(mean.dtype), k)
+
+    bench_kernels.gate(TINY, CPU)
+    monkeypatch.setattr(kernels, "phase", lambda *a, config=None, **o: off_by_one(*a, config=config, **o))
+    with pytest.raises(SystemExit, match="tiny.*phase 0 is not the twin's"):
+        bench_kernels.gate(TINY, CPU)
+
+
+def test_rivals_see_anchors_alone():
+    lattice = Lattice(((6, 8),) * 2)
+    dense = bench_kernels.Dense(TINY, lattice, torch.float32, CPU)
+    row, column = torch.arange(6).view(-1, 1), torch.arange(8)
+    assert (dense.y_hat[:, :, (row + column) % 2 == 1] == 0).all() and (dense.y_hat != 0).any()
+    kernel = dense.layers[0][0].flatten(2)
+    assert (kernel[..., 0::2] == 0).all() and (kernel[..., 1::2] != 0).any()
+    half = bench_kernels.Half(TINY, lattice, torch.float32, CPU)
+    mean, k = half.call()
+    assert mean.shape == k.shape == (2, 6, 4, TINY.M) and k.dtype == torch.uint8 and k.unique().numel() > 4
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_rivals_and_ours_compute_one_function(parity):
+    """The dense way's weights, folded, give the same in the half-lattice rival and in our float network."""
+    lattice, M = Lattice(((6, 8),) * 2, parity), TINY.M
+    dense, half = (kind(TINY, lattice, torch.float32, CPU) for kind in (bench_kernels.Dense, bench_kernels.Half))
+    (w_conv, b_conv), (w1, b1), (w2, b2), (w3, b3) = dense.layers
+    w1, w2, w3 = (w.flatten(1) for w in (w1, w2, w3))
+    w_context, b_context = kernels.fold_context(w1[:, : 2 * M], w_conv, b_conv)
+    first = (b_context + b1).float()
+    live = w_context.float().flatten(2)[:, :, 1::2].transpose(1, 2).flatten(1)
+    half.weights = [(live, first), (w2, b2), (w3, b3)]
+    psi = reference.split(dense.psi, parity)[1]
+    half.psi_acc, half.context = psi @ w1[:, 2 * M :].T, reference.split(dense.y_hat, parity)[0]
+    want_mean, want_sigma = (reference.split(t, parity)[1] for t in dense.call())
+    mean, k = half.call()
+    assert torch.allclose(mean, want_mean, atol=1e-4)
+    net = kernels.Network.floats(
+        w1[:, 2 * M :],
+        w_context.float(),
+        torch.stack((first, first)),
+        (w2, b2),
+        (w3, b3),
+        slope=bench_kernels.SLOPE,
+        thresholds=half.thresholds,
+    )
+    rows = [t.flatten(0, 2) for t in (psi, half.context, mean, k, want_sigma)]
+    ours_mean, ours_k = kernels.phase(kernels.project(rows[0], net), rows[1], net, lattice, backend="torch")
+    assert torch.allclose(ours_mean, rows[2], atol=1e-4)
+    sure = ((rows[4].unsqueeze(-1) - half.thresholds).abs() > 1e-3).all(-1)
+    assert sure.float().mean() > 0.9 and torch.equal(ours_k[sure], rows[3][sure])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+@pytest.mark.parametrize("program", ["kernels", "profile", "gpu_test"])
+def test_without_a_gpu_one_line_and_status_2(program, monkeypatch, capsys, tmp_path):
+    argv = {
+        "kernels": ["run", "kernels"],
+        "profile": ["profile", "--out", str(tmp_path / "p")],
+        "gpu_test": ["gpu_test"],
+    }
+    monkeypatch.setattr("sys.argv", argv[program])
+    if program == "gpu_test":
+        assert gpu_test.main([]) == 2
+    else:
+        with pytest.raises(SystemExit) as stopped:
+            (run if program == "kernels" else profile).main()
+        assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+# What a GPU owes
+
+
+def test_states(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    path = tmp_path / "gpu.json"
+    assert gpu_report.read(path) == {}
+    path.write_text("")
+    assert gpu_report.read(path) == {}
+    gpu_report.record("gpu-test", "NVIDIA H100 80GB HBM3", path, passed=True)
+    gpu_report.record("sanitizer memcheck", "NVIDIA H100 80GB HBM3", path, passed=False)
+    entries, now = gpu_report.read(path), gpu_report.sources_digest()
+    assert set(entries["gpu-test"]) == {"commit", "sources", "device", "date", "passed"}
+    assert gpu_report.state("gpu-test", entries, now) == "fresh"
+    assert gpu_report.state("gpu-test", entries, "of other kernels") == "stale"
+    assert gpu_report.state("sanitizer memcheck", entries, now) == "failed"
+    assert gpu_report.state("sanitizer racecheck", entries, now) == "missing"
+    lines = gpu_report.report(entries | {"extra": entries["gpu-test"]}, now).splitlines()
+    assert len(lines) == len(gpu_report.wanted()) + 1
+    assert sorted({line.split()[0] for line in lines}) == ["failed", "fresh", "missing"]
+
+
+def test_any_change_of_a_kernel_makes_figures_stale(tmp_path):
+    (tmp_path / "kernels").mkdir()
+    digests = set()
+    for text in ("a = 1\n", "a = 2\n"):
+        (tmp_path / "kernels/a.py").write_text(text)
+        digests.add(gpu_report.sources_digest(tmp_path))
+    (tmp_path / "kernels/b.py").write_text("")
+    assert len(digests | {gpu_report.sources_digest(tmp_path)}) == 3
+
+
+def made_up(ours, compiled, share, batch, shape="768x512"):
+    common = {"model": "m", "shape": shape, "batch": batch, "phase": 1}
+    return [
+        common | {"impl": "ours int8 auto", "us": ours, "roofline_share": share},
+        common | {"impl": "torch.compile fp16", "us": compiled, "roofline_share": 0.1},
+    ]
+
+
+def test_bars_are_the_worst_case(monkeypatch, tmp_path):
+    one, many, share = gpu_report.bar_names()
+    rows = made_up(10, 50, 0.2, 1) + made_up(10, 25, 0.2, 1, "1920x1080") + made_up(100, 210, 0.6, 64)
+    assert gpu_report.bars(rows) == {one: (2.5, 3.0), many: (2.1, 2.0), share: (0.6, 0.5)}
+    assert gpu_report.bars(made_up(10, 50, 0.2, 8)) == {}
+    monkeypatch.undo()
+    path = tmp_path / "gpu.json"
+    gpu_report.record_bench(rows, "NVIDIA H200", path)
+    entries, now = gpu_report.read(path), gpu_report.sources_digest()
+    assert gpu_report.state("bench kernels on H200", entries, now) == "fresh"
+    assert [gpu_report.state(name, entries, now) for name in (one, many, share)] == ["failed", "fresh", "fresh"]
+
+
+def test_bars_wait_for_the_figures_they_rest_on():
+    assert gpu_report.bars([]) == {}
+
+
+def test_the_committed_record_was_made_by_gpus():
+    for name, entry in gpu_report.read().items():
+        assert {"commit", "sources", "device", "date"} <= set(entry) and entry["device"] != "cpu", name
+
+
+def test_the_report_runs(capsys):
+    gpu_report.main()
+    assert len(capsys.readouterr().out.splitlines()) >= len(gpu_report.wanted())
+
+
+# The profile
+
+
+@pytest.mark.parametrize("p", [0, 1])
+def test_layers_add_up_to_the_phase(p):
+    net, lattice = bench_kernels.integers(TINY, CPU), Lattice(((5, 7), (4, 4)))
+    layers, fused = CONFIGS[torch.int8][0], CONFIGS[torch.int8][3]
+    cost = kernels.phase_cost(net, lattice, p, layers)
+    parts = profile.work(net, lattice, p, layers)
+    assert sum(k.ops for k in parts) == 2 * cost.macs
+    between = 2 * lattice.sites * (net.hidden[0].shape[1] + net.hidden[0].shape[0])  # written, then read
+    assert sum(k.bytes for k in parts) == cost.bytes + between
+    (whole,) = profile.work(net, lattice, p, fused)
+    assert (whole.ops, whole.bytes) == (2 * cost.macs, cost.bytes)
+
+
+def test_launches_are_told_apart_by_their_order():
+    expected = [profile.Kernel("a", 2_000_000, 1), profile.Kernel("b", 1, 10**9)]
+    a, b = profile.timed(expected, [2.0, 4.0, 2.0, 5.0, 3.0, 4.0], TOPS, torch.int8)
+    assert (a.us, b.us) == (2.0, 4.0) and (a.share, b.share) == (pytest.approx(0.5), pytest.approx(0.25))
+    with pytest.raises(ValueError, match="3 launches were seen"):
+        profile.timed(expected, [1.0, 2.0, 3.0], TOPS, torch.int8)
+
+
+def test_dry_run_writes_a_trace_and_no_times(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(profile, "INTEGER_MODELS", (TINY,))
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        "sys.argv", ["profile", "--out", str(out), "--device", "cpu", "--batch", "1", "--model", "tiny"]
+    )
+    assert profile.main() == 0
+    assert json.loads((out / "trace.json").read_text())["traceEvents"]
+    assert (out / "roofline.png").read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert said.count("not timed") == 6 and " us " not in said and "nothing was timed" in said
+
+
+NCU = """==PROF== Connected to process 7 (/usr/bin/python3)
+a line of the program
+==PROF== Profiling "layer_kernel" - 0: 0%....50%....100% - 8 passes
+==PROF== Disconnected from process 7
+"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device","CC",\
+"dram__bytes.sum","gpu__time_duration.sum","launch__registers_per_thread"
+"","","","","","","","","","","","byte","nsecond","register/thread"
+"0","7","python3","127.0.0.1","layer_kernel","1","7","(128, 1, 1)","(10, 12, 1)","0","9.0","1,234,567","12,345","96"
+"1","7","python3","127.0.0.1","fused_kernel, extra","1","7","(256, 1, 1)","(264, 1, 1)","0","9.0","n/a","222","168"
+"""
+
+
+def test_ncu_s_table_is_read():
+    first, second = profile.parse_ncu(NCU)
+    assert first == {
+        "kernel": "layer_kernel",
+        "time": "12,345 nsecond",
+        "memory traffic": "1,234,567 byte",
+        "registers": "96 register/thread",
+    }
+    assert second["kernel"] == "fused_kernel, extra" and second["memory traffic"] == "n/a byte"
+    table = profile.markdown([first, second]).splitlines()
+    assert len(table) == 4 and table[0] == "| kernel | time | memory traffic | registers |"
+
+
+def test_ncu_s_refusal_is_passed_on():
+    with pytest.raises(ValueError, match="no table: ==ERROR== ERR_NVGPUCTRPERM"):
+        profile.parse_ncu("==ERROR== ERR_NVGPUCTRPERM: no permission\nbye\n")
+    with pytest.raises(ValueError, match="no table"):
+        profile.parse_ncu("")
+
+
+def test_ncu_s_command_names_our_kernels_and_every_metric(monkeypatch, tmp_path, capsys):
+    command = profile.ncu_command("ncu", ["python", "-m", "x"])
+    assert command[-3:] == ["python", "-m", "x"] and "--csv" in command
+    assert command[command.index("--metrics") + 1].split(",") == list(profile.METRICS)
+    monkeypatch.setattr(profile.shutil, "which", lambda name: None)
+    args = argparse.Namespace(model="tiny", form="fused", batch=1, picture="64x64")
+    assert profile.nsight(tmp_path, args) is False
+    assert "ncu is not on PATH" in capsys.readouterr().out
+
+
+# The driver of the tests
+
+
+@pytest.mark.parametrize("sanitizer", [None, "tools/compute-sanitizer"])
+def test_what_was_not_run_is_not_noted(monkeypatch, capsys, sanitizer):
+    commands, noted = [], {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_report, "device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(gpu_report, "record", lambda name, device, **found: noted.update({name: found}))
+    monkeypatch.setattr(gpu_test.shutil, "which", lambda name: sanitizer)
+    monkeypatch.setattr(
+        gpu_test, "run", lambda command, *_, **env: commands.append(command) or "racecheck" not in command
+    )
+    assert gpu_test.main([]) == (0 if sanitizer is None else 1)
+    if sanitizer is None:
+        assert noted == {"gpu-test": {"passed": True}} and "not on PATH" in capsys.readouterr().out
+    else:
+        assert noted["sanitizer memcheck"] == {"passed": True} and noted["sanitizer racecheck"] == {"passed": False}
+        assert commands[1][0] == sanitizer and "test_small" in commands[1]
+    commands.clear()
+    gpu_test.main(["--only", "tests"])
+    assert len(commands) == 1
+
+
+def test_processes_share_the_tests(monkeypatch):
+    shares = []
+    for shard in ("0/3", "1/3", "2/3"):
+        items = list(range(10))
+        monkeypatch.setenv(gpu_test.SHARD, shard)
+        gpu_test.pytest_collection_modifyitems(items)
+        shares.append(items)
+    assert sorted(sum(shares, [])) == list(range(10)) and len(shares[0]) == 4
+
+
+@pytest.mark.parametrize("status, good", [(0, True), (1, False), (gpu_test.NO_TESTS, True)])
+def test_one_failing_process_fails_all(status, good, capfd):
+    shard = f"os.environ['{gpu_test.SHARD}']"
+    code = f"import os; print({shard}); raise SystemExit({status} * ({shard}[0] == '1'))"
+    assert gpu_test.run([gpu_test.sys.executable, "-c", code], 2) is good
+    assert "0/2\n1/2\n" in capfd.readouterr().out
+    assert gpu_test.run([gpu_test.sys.executable, "-c", "raise SystemExit(5)"]) is False
+
+
+@pytest.mark.parametrize("text", ["foo", "768", "0x64", "64x-1", "64x64x64", ""])
+def test_sizes_that_are_none_are_refused(text):
+    assert bench_kernels.size("768x512") == (768, 512)
+    with pytest.raises(argparse.ArgumentTypeError, match="expected WxH"):
+        bench_kernels.size(text)

@@ -1,0 +1,172 @@
+"""How a kernel configuration is chosen and remembered, with a clock and a device made up."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from triton.runtime.errors import OutOfResources
+
+from ckbd.kernels import tune
+from ckbd.kernels.configs import CONFIGS
+
+A, B, C = CONFIGS[torch.int8][:3]
+DEVICE = torch.device("cuda", 0)  # a name; nothing is put there
+
+
+def refused(config):
+    raise OutOfResources(300000, 232448, "shared memory")
+
+
+def never(config):
+    raise AssertionError("measured again")
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """A device that takes as long as asked: tune.times[config] milliseconds."""
+    monkeypatch.setenv("CKBD_TUNE_CACHE", str(tmp_path / "tune"))
+    monkeypatch.setattr(tune, "_chosen", {})
+    monkeypatch.setattr(tune, "_device_name", lambda device: f"made up {device.index}")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(tune, "_milliseconds", lambda run: run())
+    return tmp_path / "tune"
+
+
+def test_a_choice_among_a_form_is_none_among_all(folder):
+    times = {A: 1.0, B: 2.0, C: 3.0}
+    assert tune.choose(DEVICE, "key", (B, C), times.__getitem__) == B
+    assert tune.choose(DEVICE, "key", (A, B, C), times.__getitem__) == A
+    assert tune.choose(DEVICE, "key", (B, C), never) == B  # and neither is forgotten for the other
+    assert tune.choose(DEVICE, "key", (A, B, C), never) == A
+
+
+def forget(monkeypatch):
+    """As another process finds it."""
+    monkeypatch.setattr(tune, "_chosen", {})
+
+
+@pytest.mark.parametrize("sites, want", [(0, 1), (1, 1), (2, 2), (3, 4), (768, 1024), (1024, 1024), (1025, 2048)])
+def test_shapes_share_a_bucket_up_to_the_next_power_of_two(sites, want):
+    assert tune.bucket(sites) == want
+
+
+def test_the_smallest_measure_wins_and_the_first_of_equals():
+    assert tune.fastest((A, B, C), {A: 3.0, B: 1.0, C: 2.0}.__getitem__) == B
+    assert tune.fastest((A, B, C), {A: 1.0, B: 1.0, C: 1.0}.__getitem__) == A
+
+
+def test_what_does_not_fit_is_passed_over():
+    assert tune.fastest((A, B, C), lambda c: refused(c) if c == A else {B: 2.0, C: 1.0}[c]) == C
+
+
+def test_if_nothing_fits_the_last_refusal_is_the_cause():
+    with pytest.raises(RuntimeError, match="none of 2 kernel configurations fits this device") as raised:
+        tune.fastest((A, B), refused)
+    assert isinstance(raised.value.__cause__, OutOfResources)
+
+
+def test_other_errors_are_not_swallowed():
+    with pytest.raises(ZeroDivisionError):
+        tune.fastest((A, B), lambda config: 1 / 0)
+
+
+def test_a_choice_is_measured_once_and_kept(folder, monkeypatch):
+    times = {A: 3.0, B: 1.0, C: 2.0}
+    assert tune.choose(DEVICE, "key", (A, B, C), times.__getitem__) == B
+    assert tune.choose(DEVICE, "key", (A, B, C), never) == B
+    (file,) = folder.iterdir()
+    assert json.loads(file.read_text())["device"] == "made up 0"
+    forget(monkeypatch)
+    assert tune.choose(DEVICE, "key", (A, B, C), never) == B
+    assert tune.choose(DEVICE, "another", (A, B, C), {A: 1.0, B: 2.0, C: 3.0}.__getitem__) == A
+    assert len(json.loads(file.read_text())["chosen"]) == 2
+    assert [path.name for path in folder.iterdir()] == [file.name]  # nothing temporary is left
+
+
+def test_devices_have_choices_of_their_own(folder):
+    assert tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__) == B
+    assert tune.choose(torch.device("cuda", 1), "key", (A, B), {A: 1.0, B: 2.0}.__getitem__) == A
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_other_kernels_have_choices_of_their_own(folder, monkeypatch):
+    tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__)
+    forget(monkeypatch)
+    monkeypatch.setattr(tune, "SOURCES", tune.SOURCES[:-1])
+    assert tune.choose(DEVICE, "key", (A, B), {A: 1.0, B: 2.0}.__getitem__) == A
+
+
+def test_a_choice_that_is_no_candidate_is_not_taken(folder):
+    assert tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__) == B
+    assert tune.choose(DEVICE, "key", (A, C), {A: 1.0, C: 2.0}.__getitem__) == A
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"chosen": 1}',
+        '{"chosen": {"key": 1}}',
+        '{"chosen": {"key": {"form": "fused"}}}',
+        "\xff",
+    ],
+)
+def test_a_damaged_file_is_said_to_be_and_written_anew(folder, monkeypatch, text):
+    times = {A: 2.0, B: 1.0}
+    tune.choose(DEVICE, "key", (A, B), times.__getitem__)
+    (file,) = folder.iterdir()
+    file.write_bytes(text.encode("latin-1"))
+    forget(monkeypatch)
+    with pytest.warns(UserWarning, match=r"kernels-[0-9a-f]{16}\.json is damaged .*measured again"):
+        assert tune.choose(DEVICE, "key", (A, B), times.__getitem__) == B
+    forget(monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tune.choose(DEVICE, "key", (A, B), never) == B
+
+
+def test_an_empty_name_keeps_nothing(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("CKBD_TUNE_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    times = {A: 2.0, B: 1.0}
+    assert tune.choose(DEVICE, "key", (A, B), times.__getitem__) == B
+    assert tune.choose(DEVICE, "key", (A, B), never) == B
+    assert list(tmp_path.iterdir()) == []
+    forget(monkeypatch)
+    with pytest.raises(AssertionError, match="measured again"):
+        tune.choose(DEVICE, "key", (A, B), never)
+
+
+def test_where_choices_are_kept(monkeypatch, tmp_path):
+    monkeypatch.delenv("CKBD_TUNE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tune.folder() == tmp_path / "ckbd"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert tune.folder() == tmp_path / "home/.cache/ckbd"
+
+
+def test_a_folder_that_cannot_be_written_is_said(folder, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CKBD_TUNE_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.warns(UserWarning, match="kernel choices cannot be kept in .*below"):
+        assert tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__) == B
+    assert tune.choose(DEVICE, "key", (A, B), never) == B
+
+
+def test_the_first_is_taken_unmeasured_where_nothing_can_be_measured(folder, monkeypatch):
+    assert tune.choose(torch.device("cpu"), "key", (A, B), never) == A
+    assert tune.choose(DEVICE, "key", (B,), never) == B
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert tune.choose(DEVICE, "key", (A, B), never) == A
+    assert not folder.exists()
+
+
+def test_while_capturing_an_earlier_choice_is_taken(folder, monkeypatch):
+    tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert tune.choose(DEVICE, "key", (A, B), never) == B
