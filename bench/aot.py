@@ -1,4 +1,4 @@
-"""Every shipped kernel compiled ahead of time, without a GPU: `python -m bench.aot --write bench/KERNELS.md`.
+"""Every shipped kernel compiled ahead of time, without a GPU: `python -m bench.aot`, `--scope all` for a release.
 
 The launches that bench/launches.py lists are compiled for each target and read back: registers, stack and shared
 memory from ptxas, instructions from the disassembly. The gates:
@@ -14,6 +14,7 @@ memory from ptxas, instructions from the disassembly. The gates:
 from __future__ import annotations
 
 import argparse
+import datetime
 import io
 import multiprocessing
 import os
@@ -33,6 +34,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler.errors import CompilationError
 
+from bench.gpu.report import commit
 from bench.launches import ODD, Launch, shipped
 
 STACK = 8  # bytes: a frame that nothing is spilled to
@@ -45,7 +47,8 @@ class Target:
     shared: int  # bytes that a program may have
     registers: int = 255
     tensor: dict[torch.dtype, str] = field(default_factory=dict)  # what a product must be done with, a pattern
-    odd: bool = False  # whether odd widths are compiled too
+    everyday: tuple[str, ...] = ("default",)  # scopes of bench.launches that every run compiles
+    odd: bool = False  # whether odd widths are ever compiled
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -53,10 +56,22 @@ class Target:
 
 TARGETS = (
     Target(
-        "sm_80", GPUTarget("cuda", 80, 32), 163 << 10, 255, {torch.int8: r"\bIMMA", torch.float16: r"\bHMMA"}, True
+        "sm_80",
+        GPUTarget("cuda", 80, 32),
+        163 << 10,
+        255,
+        {torch.int8: r"\bIMMA", torch.float16: r"\bHMMA"},
+        ("default", "shipped"),
+        True,
     ),
     Target(
-        "sm_90", GPUTarget("cuda", 90, 32), 227 << 10, 255, {torch.int8: r"\bIGMMA", torch.float16: r"\bHGMMA"}, True
+        "sm_90",
+        GPUTarget("cuda", 90, 32),
+        227 << 10,
+        255,
+        {torch.int8: r"\bIGMMA", torch.float16: r"\bHGMMA"},
+        ("default", "shipped", "sample"),
+        True,
     ),
     Target(
         "sm_100",
@@ -166,12 +181,16 @@ def _inspect(job: tuple[int, int]) -> Report:
     return inspect(shipped()[job[0]], TARGETS[job[1]])
 
 
-def reports(targets: list[str], workers: int) -> list[Report]:
-    launches = shipped()
-    wanted = [t for t, target in enumerate(TARGETS) if target.name in targets]
-    jobs = [
-        (i, t) for i, one in enumerate(launches) for t in wanted if TARGETS[t].odd or not one.label.startswith(ODD)
-    ]
+def wanted(one: Launch, target: Target, scope: str) -> bool:
+    """Whether a launch is compiled for a target: "everyday", "default" (those alone) or "all"."""
+    if scope == "all":
+        return target.odd or one.scope not in ("sample", "odd")
+    return one.scope in (target.everyday if scope == "everyday" else ("default",))
+
+
+def reports(targets: list[str], workers: int, scope: str = "all") -> list[Report]:
+    launches, places = shipped(), [t for t, target in enumerate(TARGETS) if target.name in targets]
+    jobs = [(i, t) for i, one in enumerate(launches) for t in places if wanted(one, TARGETS[t], scope)]
     # Not by fork: the parent's threads are not in the child, which then waits for them.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(_inspect, jobs, chunksize=4))
@@ -198,39 +217,42 @@ def cell(r: Report) -> str:
 def write(path: Path, rows: list[Report]) -> None:
     """Puts the table under a heading for this Triton, in place of one that was there."""
     heading = f"## Triton {triton.__version__}"
+    ran = f"All launches for all targets: {datetime.date.today().isoformat()}, at commit {commit()}."
     sections = (
         {s.split("\n", 1)[0]: s for s in re.split(r"(?m)^(?=## )", path.read_text())[1:]} if path.exists() else {}
     )
     odd = [r for r in rows if r.label.startswith(ODD)]
     bad = [r for r in odd if r.failures]
     text = f"Kernels of odd widths: {len(odd)}, of which {len(bad)} fail a gate."
-    sections[heading] = f"{heading}\n\n{table([r for r in rows if r not in odd or r in bad])}\n\n{text}\n"
+    sections[heading] = f"{heading}\n\n{table([r for r in rows if r not in odd or r in bad])}\n\n{text}\n\n{ran}\n"
     ordered = sorted(sections.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])], reverse=True)
     path.write_text(INTRODUCTION + "\n" + "\n".join(text.rstrip() + "\n" for _, text in ordered))
 
 
 INTRODUCTION = """# The kernels, compiled ahead of time
 
-    make aot
-    .venv/bin/python -m bench.aot --write bench/KERNELS.md
-    PYTHONPATH=build/triton-3.6 .venv/bin/python -m bench.aot --write bench/KERNELS.md
+    make aot-all
 
 No GPU was needed, and nothing here is a time. Every launch that the code may choose, compiled for each target:
 registers of a thread / spilled loads and stores / shared memory in KB / tensor-core instructions in the code. A
 kernel is named by the model's widths, its dtype, the config (form, sites x output channels x input channels of a
 tile, warps, stages) and the layer. Two in a cell are the anchors' first layer, which has no product, and
 another hidden layer. The gates are in bench/aot.py; what fails one is in bold. Networks of odd widths, narrower than
-a tile or no multiple of anything, pass the same gates for sm_80 and sm_90 and are only counted.
+a tile or no multiple of anything, pass the same gates for sm_80 and sm_90 and are only counted. Every run of CI
+(`make aot`) compiles a part of all this anew, of each kind of kernel; the whole is compiled for a release.
 """
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.aot", description=__doc__.split("\n\n")[0])
     parser.add_argument("--targets", nargs="*", default=[t.name for t in TARGETS], choices=[t.name for t in TARGETS])
+    parser.add_argument("--scope", choices=("everyday", "default", "all"), default="everyday", help="which launches")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the table into this Markdown file")
     args = parser.parse_args()
-    rows = reports(args.targets, args.workers)
+    if args.write and (args.scope != "all" or len(args.targets) < len(TARGETS)):
+        parser.error("--write needs --scope all and every target")
+    rows = reports(args.targets, args.workers, args.scope)
     bad = [r for r in rows if r.failures]
     for r in bad:
         print(f"{r.target}, {r.label}: {'; '.join(r.failures)}")

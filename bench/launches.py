@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 
 from ckbd.kernels import Lattice, Network, SubPixel, launch
-from ckbd.kernels.configs import CONFIGS, Config
+from ckbd.kernels import pointwise as between
+from ckbd.kernels.configs import CONFIGS, FORMS, Config
 from ckbd.kernels.network import taps
 from ckbd.kernels.numerics import IntLayer
 
@@ -27,6 +28,9 @@ TYPES = {
     torch.float32: "fp32",
 }
 ODD = "odd"  # what the labels of widths that no model has begin with
+# Whose launches they are, the most wanted first: of the default model, of another that the kernels ship for, of odd
+# widths that stand for the others, of further odd widths. A launch that several make is the first's.
+SCOPES = ("default", "shipped", "sample", "odd")
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ ODD_FLOATS = odd(
     (32, 48, 64, 64, 5),
     (1, 1, 1, 1, 3),
 )
+# With the config of each form that is taken unmeasured.
+SAMPLE = {one.name for one in odd((24, 40, 70, 100, 3), (33, 8, 64, 64, 7), (1, 1, 1, 1, 3))}
 # h_s layers (C, N, split): of the default model, with rows as wide as SubPixel.width, and odd ones, as wide as C.
 HYPERS = ((65, 96, False), (96, 128, True))
 ODD_HYPERS = tuple(
@@ -88,6 +94,7 @@ class Launch:
     constants: tuple[tuple[tuple[int, ...], object], ...]
     attrs: tuple[tuple[int, ...], ...]
     options: tuple[tuple[str, int], ...]  # of the compiler, as for CUDA
+    scope: str = "default"  # of SCOPES
 
 
 class Recorder:
@@ -145,15 +152,14 @@ class Recorder:
 @contextmanager
 def recording(label: str, found: list[Launch]) -> Iterator[None]:
     """Launches made inside are kept in `found`."""
-    names = [n for n in vars(launch) if n.endswith("_kernel")]
-    before = {n: getattr(launch, n) for n in names}
+    before = [(m, n, kernel) for m in (launch, between) for n, kernel in vars(m).items() if n.endswith("_kernel")]
     try:
-        for n, kernel in before.items():
-            setattr(launch, n, Recorder(kernel, found, label))
+        for module, n, kernel in before:
+            setattr(module, n, Recorder(kernel, found, label))
         yield
     finally:
-        for n, kernel in before.items():
-            setattr(launch, n, kernel)
+        for module, n, kernel in before:
+            setattr(module, n, kernel)
 
 
 def integer_network(m: Model) -> Network:
@@ -204,9 +210,21 @@ def shipped() -> list[Launch]:
     with recording(f"{ODD}, int8", found):
         pointwise(1, lattice)
     unique: dict[tuple, Launch] = {}
-    for one in found:
+    for one in sorted(
+        (replace(one, scope=scope_of(one.label)) for one in found), key=lambda x: SCOPES.index(x.scope)
+    ):
         unique.setdefault((one.kernel.__name__, one.signature, one.constants, one.attrs, one.options), one)
     return list(unique.values())
+
+
+def scope_of(label: str) -> str:
+    model = label.rsplit(", i8" if ", i8" in label else ", fp", 1)[0]
+    if not label.startswith(ODD):
+        return "default" if model == DEFAULT.name or label.startswith("int8") else "shipped"
+    if label.startswith(f"{ODD}, int8"):
+        return "sample"
+    first = [str(next(c for c in some if c.form == form)) for some in CONFIGS.values() for form in FORMS]
+    return "sample" if model in SAMPLE and any(one in label for one in first) else "odd"
 
 
 def phases(net: Network, lattice: Lattice, config: Config) -> None:

@@ -80,6 +80,7 @@ def encode(args: argparse.Namespace) -> int:
     codec = _load(args) if jobs else None
 
     def work(source: Path, target: Path) -> str:
+        assert codec is not None  # there is a job
         picture = image.read(source)
         if args.target_bpp is None and args.target_psnr is None:
             quality = args.quality
@@ -104,6 +105,7 @@ def decode(args: argparse.Namespace) -> int:
     codec = _load(args) if jobs else None
 
     def work(source: Path, target: Path) -> str:
+        assert codec is not None  # there is a job
         (picture,) = codec.decode_pictures([source.read_bytes()])
         target.parent.mkdir(parents=True, exist_ok=True)
         image.write(target, picture)

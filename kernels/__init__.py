@@ -94,10 +94,9 @@ def phase(
     if context is not None:
         _rows("context", context, lattice.sites, network.M, (network.psi.dtype,), device)
     if out is None:
-        out = tuple(
-            torch.empty((lattice.sites, network.M), dtype=d, device=device)
-            for d in (network.mean_dtype, network.k_dtype)
-        )
+        shape = (lattice.sites, network.M)
+        mean = torch.empty(shape, dtype=network.mean_dtype, device=device)
+        out = mean, torch.empty(shape, dtype=network.k_dtype, device=device)
     for name, t, dtype in zip(("mean", "k"), out, (network.mean_dtype, network.k_dtype), strict=True):
         _rows(name, t, lattice.sites, network.M, (dtype,), device)
     args = _flat(lattice), lattice.parity, backend, ops.encode(config, network.psi.dtype)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
-import triton
 from torch import Tensor
 
 from ckbd.kernels.configs import LEAST_K, Config, divisor
 from ckbd.kernels.fused import fused_kernel
 from ckbd.kernels.lattice import MAX_SIDE, Lattice, tile_table
 from ckbd.kernels.layer import layer_kernel
-from ckbd.kernels.numerics import CONTEXT_KNEE, CONTEXT_SHIFT, CONTEXT_SLOPE, MEAN_STEP, R_MAX
-from ckbd.kernels.pointwise import assemble_kernel, move_kernel, quantise_kernel
+from ckbd.kernels.pointwise import assemble, merge, quantise, split
 
-POINTWISE = 32  # sites that a program of the pointwise kernels takes ...
-CHANNELS = 128  # ... and channels
+__all__ = ["assemble", "convolve", "merge", "phase", "project", "quantise", "split"]
 
 
 def _programs(device: torch.device, tiles: int) -> int:
@@ -49,9 +47,9 @@ def _layer(
     layer: tuple[Tensor, Tensor, Tensor],
     out: Tensor,
     k: Tensor | None,
+    *,
     tiles: Tensor,
     config: Config,
-    *,
     gather: str,
     epilogue: str,
     N: int,
@@ -115,21 +113,23 @@ def project(x: Tensor, weight: Tensor, config: Config) -> Tensor:
     whole, rest = divmod(x.shape[0], MAX_SIDE)
     strips = Lattice(((1, MAX_SIDE),) * whole + (((1, rest),) if rest else ()))
     tiles = tile_table(strips, config.block_p, True, x.device)
-    _layer(x, (weight, weight, weight), out, None, tiles, config, gather="full", epilogue="raw", N=weight.shape[0])
+    layer, N = (weight, weight, weight), weight.shape[0]
+    _layer(x, layer, out, None, tiles=tiles, config=config, gather="full", epilogue="raw", N=N)
     return out
 
 
 def convolve(x: Tensor, layer: list[Tensor], N: int, lattice: Lattice, split: bool, config: Config) -> Tensor:
+    weight, bias, shift = layer
     big = lattice.scaled(2)
     out = x.new_empty((2, big.sites, N) if split else (big.full_sites, N))
     tiles = tile_table(lattice, config.block_p, True, x.device)
     _layer(
         x,
-        tuple(layer),
+        (weight, bias, shift),
         out,
         None,
-        tiles,
-        config,
+        tiles=tiles,
+        config=config,
         gather="full",
         epilogue="split" if split else "shuffle",
         N=4 * N,
@@ -163,37 +163,15 @@ def phase(
     if config.form == "layers":
         h1 = psi_acc.new_empty((psi_acc.shape[0], H1P), dtype=w1.dtype)
         h2 = psi_acc.new_empty((psi_acc.shape[0], H2P), dtype=w1.dtype)
-        common = {"odd": odd, "slope": slope}
-        _layer(
-            x,
-            (w1, b1[p], s1),
-            h1,
-            None,
-            tiles,
-            config,
-            gather="context",
-            epilogue="hidden",
-            N=H1P,
-            kernel=kernel,
-            init=psi_acc,
-            context=context is not None,
-            **common,
+        layer = partial(_layer, tiles=tiles, config=config, odd=odd, slope=slope)
+        first = (w1, b1[p], s1)
+        known = context is not None
+        layer(
+            x, first, h1, None, gather="context", epilogue="hidden", N=H1P, kernel=kernel, init=psi_acc, context=known
         )
-        _layer(h1, (w2, b2, s2), h2, None, tiles, config, gather="site", epilogue="hidden", N=H2P, **common)
-        _layer(
-            h2,
-            (w3, b3, s3),
-            mean,
-            k,
-            tiles,
-            config,
-            gather="site",
-            epilogue="output",
-            N=2 * MP,
-            thresholds=thresholds,
-            M=M,
-            **common,
-        )
+        layer(h1, (w2, b2, s2), h2, None, gather="site", epilogue="hidden", N=H2P)
+        last = (w3, b3, s3)
+        layer(h2, last, mean, k, gather="site", epilogue="output", N=2 * MP, thresholds=thresholds, M=M)
         return
     fitted = _fitted(config, M, w1.dtype)
     block_k, block_h = divisor(fitted.block_k, CP), divisor(config.block_k, H1P, H2P)
@@ -242,82 +220,4 @@ def phase(
         BLOCK_K=block_k,
         BLOCK_H=block_h,
         **_options(fitted),
-    )
-
-
-def _pointwise(lattice: Lattice, M: int, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
-    tiles = tile_table(lattice, POINTWISE, False, device)
-    return tiles, (triton.cdiv(M, CHANNELS), tiles.shape[0])
-
-
-def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, context: Tensor | None) -> None:
-    tiles, grid = _pointwise(lattice, r.shape[1], r.device)
-    assemble_kernel[grid](
-        r,
-        mean,
-        y_hat,
-        context if context is not None else r,
-        tiles,
-        r.stride(0),
-        mean.stride(0),
-        y_hat.stride(0),
-        context.stride(0) if context is not None else 0,
-        r.shape[1],
-        (p + lattice.parity) & 1,
-        SHIFT=CONTEXT_SHIFT,
-        KNEE=CONTEXT_KNEE,
-        SLOPE=CONTEXT_SLOPE,
-        STEP=MEAN_STEP,
-        HAS_CONTEXT=context is not None,
-        EXACT=mean.dtype == torch.int16,
-        BLOCK_P=POINTWISE,
-        BLOCK_C=CHANNELS,
-    )
-
-
-def quantise(y: Tensor, mean: Tensor, lattice: Lattice, p: int) -> Tensor:
-    r = torch.empty_like(mean)
-    tiles, grid = _pointwise(lattice, y.shape[1], y.device)
-    quantise_kernel[grid](
-        y,
-        mean,
-        r,
-        tiles,
-        y.stride(0),
-        mean.stride(0),
-        r.stride(0),
-        y.shape[1],
-        (p + lattice.parity) & 1,
-        STEP=MEAN_STEP,
-        R_MAX=R_MAX,
-        BLOCK_P=POINTWISE,
-        BLOCK_C=CHANNELS,
-    )
-    return r
-
-
-def split(y: Tensor, lattice: Lattice, p: int) -> Tensor:
-    packed = y.new_empty((lattice.sites, y.shape[1]))
-    _move(y, packed, lattice, p, True)
-    return packed
-
-
-def merge(packed: Tensor, lattice: Lattice, p: int, y: Tensor) -> None:
-    _move(y, packed, lattice, p, False)
-
-
-def _move(y: Tensor, packed: Tensor, lattice: Lattice, p: int, split: bool) -> None:
-    tiles, grid = _pointwise(lattice, y.shape[1], y.device)
-    odd = (p + lattice.parity) & 1
-    move_kernel[grid](
-        y,
-        packed,
-        tiles,
-        y.stride(0),
-        packed.stride(0),
-        y.shape[1],
-        odd,
-        SPLIT=split,
-        BLOCK_P=POINTWISE,
-        BLOCK_C=CHANNELS,
     )

@@ -15,6 +15,9 @@ NARROW = 32  # ... narrow ones to multiples of this: the least that an int8 tens
 FLOATS = (torch.float32, torch.float16)
 
 
+Layer = tuple[Tensor, Tensor, Tensor]  # weight, bias, shift
+
+
 def taps(kernel: int) -> tuple[tuple[int, int], ...]:
     """Live taps of a kernel x kernel checkerboard mask in raster order, as (dh, dw): those with dh + dw odd."""
     r = kernel // 2
@@ -44,9 +47,9 @@ class Network:
     H2: int
     kernel: int
     psi: Tensor
-    first: tuple[Tensor, Tensor, Tensor]
-    hidden: tuple[Tensor, Tensor, Tensor]
-    output: tuple[Tensor, Tensor, Tensor]
+    first: Layer
+    hidden: Layer
+    output: Layer
     slope: float = 0.0
     thresholds: Tensor | None = None
 
@@ -93,7 +96,11 @@ class Network:
                 f"beside {count} taps of {M} channels"
             )
         w_psi, w_context = first.weight[:, :C], first.weight[:, C:].unflatten(1, (count, M))
-        layers = (w_context, first.bias, first.shift), tuple(hidden[:3]), tuple(output[:3])
+        layers = (
+            (w_context, first.bias, first.shift),
+            (hidden.weight, hidden.bias, hidden.shift),
+            (output.weight, output.bias, output.shift),
+        )
         return cls._pack(w_psi, layers, kernel, torch.int8, torch.int32, device=device)
 
     @classmethod
@@ -129,7 +136,17 @@ class Network:
         return cls._pack(w_psi, layers, kernel, dtype, torch.float32, slope, thresholds, device)
 
     @classmethod
-    def _pack(cls, w_psi, layers, kernel, dtype, wide, slope=0.0, thresholds=None, device=None) -> Network:
+    def _pack(
+        cls,
+        w_psi: Tensor,
+        layers: tuple[Layer, Layer, Layer],
+        kernel: int,
+        dtype: torch.dtype,
+        wide: torch.dtype,
+        slope: float = 0.0,
+        thresholds: Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> Network:
         (w1, b1, s1), (w2, b2, s2), (w3, b3, s3) = layers
         (H1, _, M), H2, C = w1.shape, w2.shape[0], w_psi.shape[-1]
         if min(M, C, H1, H2) < 1:
@@ -185,7 +202,7 @@ class SubPixel:
 
     C: int
     N: int
-    layer: tuple[Tensor, Tensor, Tensor]
+    layer: Layer
 
     @property
     def width(self) -> int:
@@ -199,12 +216,13 @@ class SubPixel:
         order = torch.arange(N4).view(-1, 4).t().flatten()
         weight = torch.zeros(_up(N4, BLOCK), 9, padded(C), dtype=torch.int8)
         weight[:N4, :, :C] = conv.weight.detach().cpu()[order].flatten(2).transpose(1, 2).to(torch.int8)
-        vectors = []
-        for t in (conv.bias, conv.shift):
+
+        def put(t: Tensor) -> Tensor:
             vector = torch.zeros(weight.shape[0], dtype=torch.int32)
             vector[:N4] = t.detach().cpu()[order].to(torch.int32)
-            vectors.append(vector.to(device))
-        return cls(C, N4 // 4, (weight.flatten(1).to(device), *vectors))
+            return vector.to(device)
+
+        return cls(C, N4 // 4, (weight.flatten(1).to(device), put(conv.bias), put(conv.shift)))
 
 
 def fold_context(w_first: Tensor, w_conv: Tensor, b_conv: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ network that is trained is the network that runs.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ CONTEXT_KNEE = 64  # ... linearly up to 16, and 16 times coarser beyond
 CONTEXT_SLOPE = 4
 
 
+Bound = int | Tensor  # of a clamp: one for all channels, or (N,)
+
+
 class IntLayer(NamedTuple):
     """One integer layer: out = clamp((W a + b + 2^(s-1)) >> s), all integer-valued.
 
@@ -38,14 +41,19 @@ class IntLayer(NamedTuple):
     shift: Tensor
     exact: bool = True
 
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> IntLayer:
+        """The layer with its integers carried in another dtype, on a device."""
+        weight, bias, shift = (t.to(device, dtype) for t in (self.weight, self.bias, self.shift))
+        return IntLayer(weight, bias, shift, self.exact)
+
 
 class _RoundHalfUp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return torch.floor(x + 0.5)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
 
 
@@ -56,21 +64,21 @@ def round_half_up(x: Tensor) -> Tensor:
 
 class _Requantise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, acc: Tensor, shift: Tensor, low, high) -> Tensor:
+    def forward(ctx: Any, acc: Tensor, shift: Tensor, low: Bound, high: Bound) -> Tensor:
         scale = torch.exp2(-shift)
         half = torch.where(shift > 0, torch.exp2(shift - 1), torch.zeros_like(shift))
         out = torch.floor((acc + half) * scale)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward((out >= low) & (out <= high), scale)
-        return out.clamp_(low, high)
+        return out.clamp_(low, high)  # type: ignore[arg-type]  # both numbers or both tensors, which no stub says
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inside, scale = ctx.saved_tensors
         return grad * scale * inside, None, None, None
 
 
-def requantise(acc: Tensor, layer: IntLayer, low, high) -> Tensor:
+def requantise(acc: Tensor, layer: IntLayer, low: Bound, high: Bound) -> Tensor:
     """Arithmetic shift with round-half-up, then clamp; channels are the last dimension.
 
     acc: (..., N) integer-valued, |acc| + 2^(shift-1) < 2^24. low, high: both numbers, or both (N,). Returns (..., N).
@@ -83,7 +91,7 @@ def requantise(acc: Tensor, layer: IntLayer, low, high) -> Tensor:
 
 class _Compand(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y_hat: Tensor) -> Tensor:
+    def forward(ctx: Any, y_hat: Tensor) -> Tensor:
         v = torch.floor((y_hat + (1 << CONTEXT_SHIFT >> 1)) * 2.0**-CONTEXT_SHIFT)
         size = v.abs()
         beyond = size > CONTEXT_KNEE
@@ -93,7 +101,7 @@ class _Compand(torch.autograd.Function):
         return torch.where(beyond, far, size).clamp_(max=ACT_MAX) * torch.sign(v)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (beyond,) = ctx.saved_tensors
         return grad * torch.where(beyond, 2.0 ** -(CONTEXT_SHIFT + CONTEXT_SLOPE), 2.0**-CONTEXT_SHIFT)
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from types import ModuleType
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ckbd.kernels import tune, twin
 from ckbd.kernels.configs import CONFIGS, FORMS, LEAST_K, Config
@@ -56,17 +60,17 @@ def _refusal(device: torch.device) -> str:
     return f"device {device} is no GPU of Triton's"
 
 
-def _launch():
+def _launch() -> ModuleType:
     from ckbd.kernels import launch  # imports Triton
 
     return launch
 
 
-def _module(backend: str, device: torch.device):
+def _module(backend: str, device: torch.device) -> ModuleType:
     return twin if resolve(backend, device) == "torch" else _launch()
 
 
-def _on(device: torch.device):
+def _on(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device, whatever the tensors' is."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
@@ -114,7 +118,7 @@ LIB.define("split(Tensor y, int[] sizes, int parity, int p, str backend) -> Tens
 LIB.define("merge(Tensor packed, int[] sizes, int parity, int p, str backend, Tensor(a!) y) -> ()")
 
 
-def _project(x, weight, backend, config):
+def _project(x: Tensor, weight: Tensor, backend: str, config: list[int]) -> Tensor:
     if resolve(backend, x.device) == "torch":
         return twin.project(x, weight)
     launch, (rows, C), N = _launch(), x.shape, weight.shape[0]
@@ -125,8 +129,19 @@ def _project(x, weight, backend, config):
         return run(tune.choose(x.device, key, options, run))
 
 
-def _convolve(x, weight, bias, shift, N, sizes, parity, split, backend, config):
-    lattice, layer = _lattice(tuple(sizes), parity), (weight, bias, shift)
+def _convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shift: Tensor,
+    N: int,
+    sizes: list[int],
+    parity: int,
+    split: bool,
+    backend: str,
+    config: list[int],
+) -> Tensor:
+    lattice, layer = _lattice(tuple(sizes), parity), [weight, bias, shift]
     if resolve(backend, x.device) == "torch":
         return twin.convolve(x, layer, N, lattice, split)
     launch = _launch()
@@ -137,7 +152,21 @@ def _convolve(x, weight, bias, shift, N, sizes, parity, split, backend, config):
         return run(tune.choose(x.device, key, options, run))
 
 
-def _phase(psi_acc, context, network, thresholds, M, kernel, slope, sizes, parity, backend, config, mean, k):
+def _phase(
+    psi_acc: Tensor,
+    context: Tensor | None,
+    network: list[Tensor],
+    thresholds: Tensor | None,
+    M: int,
+    kernel: int,
+    slope: float,
+    sizes: list[int],
+    parity: int,
+    backend: str,
+    config: list[int],
+    mean: Tensor,
+    k: Tensor,
+) -> None:
     lattice = _lattice(tuple(sizes), parity)
     args = psi_acc, context, network, thresholds, M, kernel, slope, lattice, mean, k
     if resolve(backend, psi_acc.device) == "torch":
@@ -152,25 +181,34 @@ def _phase(psi_acc, context, network, thresholds, M, kernel, slope, sizes, parit
         run(tune.choose(psi_acc.device, key, candidates(dtype, config), run))
 
 
-def _assemble(r, mean, sizes, parity, p, backend, y_hat, context):
+def _assemble(
+    r: Tensor,
+    mean: Tensor,
+    sizes: list[int],
+    parity: int,
+    p: int,
+    backend: str,
+    y_hat: Tensor,
+    context: Tensor | None,
+) -> None:
     module = _module(backend, r.device)
     with _on(r.device):
         module.assemble(r, mean, _lattice(tuple(sizes), parity), p, y_hat, context)
 
 
-def _quantise(y, mean, sizes, parity, p, backend):
+def _quantise(y: Tensor, mean: Tensor, sizes: list[int], parity: int, p: int, backend: str) -> Tensor:
     module = _module(backend, y.device)
     with _on(y.device):
         return module.quantise(y, mean, _lattice(tuple(sizes), parity), p)
 
 
-def _split(y, sizes, parity, p, backend):
+def _split(y: Tensor, sizes: list[int], parity: int, p: int, backend: str) -> Tensor:
     module = _module(backend, y.device)
     with _on(y.device):
         return module.split(y, _lattice(tuple(sizes), parity), p)
 
 
-def _merge(packed, sizes, parity, p, backend, y):
+def _merge(packed: Tensor, sizes: list[int], parity: int, p: int, backend: str, y: Tensor) -> None:
     module = _module(backend, y.device)
     with _on(y.device):
         module.merge(packed, _lattice(tuple(sizes), parity), p, y)
@@ -180,12 +218,23 @@ def _sites(sizes: list[int]) -> int:
     return sum(h * ((w + 1) // 2) for h, w in zip(sizes[::2], sizes[1::2], strict=True))
 
 
-def _fake_convolve(x, weight, bias, shift, N, sizes, parity, split, backend, config):
+def _fake_convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shift: Tensor,
+    N: int,
+    sizes: list[int],
+    parity: int,
+    split: bool,
+    backend: str,
+    config: list[int],
+) -> Tensor:
     big = [2 * n for n in sizes]
     return x.new_empty((2, _sites(big), N) if split else (4 * x.shape[0], N))
 
 
-FAKES = {
+FAKES: dict[str, Callable[..., Any]] = {
     "project": lambda x, weight, backend, config: x.new_empty(
         (x.shape[0], weight.shape[0]), dtype=torch.int32 if weight.dtype == torch.int8 else torch.float32
     ),

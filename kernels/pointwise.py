@@ -5,10 +5,17 @@ Bound by memory: each element is read and written once.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from ckbd.kernels.lattice import Lattice, tile_table
 from ckbd.kernels.layer import ACT_MAX, tile_sites
+from ckbd.kernels.numerics import CONTEXT_KNEE, CONTEXT_SHIFT, CONTEXT_SLOPE, MEAN_STEP, R_MAX
+
+POINTWISE = 32  # sites that a program takes ...
+CHANNELS = 128  # ... and channels
 
 
 @triton.jit(do_not_specialize=["odd"])
@@ -122,3 +129,81 @@ def move_kernel(
     else:
         packed = tl.load(packed_ptrs, mask=there[:, None] & in_c, other=0)
         tl.store(y_ptrs, packed, mask=there[:, None] & in_c)
+
+
+def _pointwise(lattice: Lattice, M: int, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
+    tiles = tile_table(lattice, POINTWISE, False, device)
+    return tiles, (triton.cdiv(M, CHANNELS), tiles.shape[0])
+
+
+def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, context: Tensor | None) -> None:
+    tiles, grid = _pointwise(lattice, r.shape[1], r.device)
+    assemble_kernel[grid](
+        r,
+        mean,
+        y_hat,
+        context if context is not None else r,
+        tiles,
+        r.stride(0),
+        mean.stride(0),
+        y_hat.stride(0),
+        context.stride(0) if context is not None else 0,
+        r.shape[1],
+        (p + lattice.parity) & 1,
+        SHIFT=CONTEXT_SHIFT,
+        KNEE=CONTEXT_KNEE,
+        SLOPE=CONTEXT_SLOPE,
+        STEP=MEAN_STEP,
+        HAS_CONTEXT=context is not None,
+        EXACT=mean.dtype == torch.int16,
+        BLOCK_P=POINTWISE,
+        BLOCK_C=CHANNELS,
+    )
+
+
+def quantise(y: Tensor, mean: Tensor, lattice: Lattice, p: int) -> Tensor:
+    r = torch.empty_like(mean)
+    tiles, grid = _pointwise(lattice, y.shape[1], y.device)
+    quantise_kernel[grid](
+        y,
+        mean,
+        r,
+        tiles,
+        y.stride(0),
+        mean.stride(0),
+        r.stride(0),
+        y.shape[1],
+        (p + lattice.parity) & 1,
+        STEP=MEAN_STEP,
+        R_MAX=R_MAX,
+        BLOCK_P=POINTWISE,
+        BLOCK_C=CHANNELS,
+    )
+    return r
+
+
+def split(y: Tensor, lattice: Lattice, p: int) -> Tensor:
+    packed = y.new_empty((lattice.sites, y.shape[1]))
+    _move(y, packed, lattice, p, True)
+    return packed
+
+
+def merge(packed: Tensor, lattice: Lattice, p: int, y: Tensor) -> None:
+    _move(y, packed, lattice, p, False)
+
+
+def _move(y: Tensor, packed: Tensor, lattice: Lattice, p: int, split: bool) -> None:
+    tiles, grid = _pointwise(lattice, y.shape[1], y.device)
+    odd = (p + lattice.parity) & 1
+    move_kernel[grid](
+        y,
+        packed,
+        tiles,
+        y.stride(0),
+        packed.stride(0),
+        y.shape[1],
+        odd,
+        SPLIT=split,
+        BLOCK_P=POINTWISE,
+        BLOCK_C=CHANNELS,
+    )

@@ -48,7 +48,7 @@ def choose(device: torch.device, key: str, candidates: Sequence[Config], run: Ca
         return candidates[0]
     name, key = _device_name(device), among(key, candidates)
     known = _chosen.get((name, key)) or _read(name).get(key)
-    if known in candidates:
+    if known is not None and known in candidates:
         _chosen[name, key] = known
         return known
     if torch.cuda.is_current_stream_capturing():

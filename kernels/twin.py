@@ -110,7 +110,16 @@ def phase(
         k[empty] = 0
 
 
-def _float_phase(acc, context, weights, biases, slope, dtype, kernel, parity):
+def _float_phase(
+    acc: Tensor,
+    context: Tensor | None,
+    weights: list[Tensor],
+    biases: tuple[Tensor, Tensor, Tensor],
+    slope: float,
+    dtype: torch.dtype,
+    kernel: int,
+    parity: int,
+) -> tuple[Tensor, Tensor]:
     """(mean, sigma) in float32, activations rounded to dtype between the layers."""
     with torch.autocast(acc.device.type, enabled=False):
         if context is not None:
@@ -118,7 +127,8 @@ def _float_phase(acc, context, weights, biases, slope, dtype, kernel, parity):
             acc = acc + F.linear(columns, weights[0])
         h = F.leaky_relu(acc + biases[0], slope).to(dtype).float()
         h = F.leaky_relu(F.linear(h, weights[1], biases[1]), slope).to(dtype).float()
-        return F.linear(h, weights[2], biases[2]).chunk(2, dim=-1)
+        mean, sigma = F.linear(h, weights[2], biases[2]).chunk(2, dim=-1)
+        return mean, sigma
 
 
 def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, context: Tensor | None) -> None:
@@ -130,13 +140,13 @@ def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, c
     """
     if mean.dtype == torch.int16:
         y = MEAN_STEP * r.to(torch.int32) + mean
-        c = compand(y.to(torch.float32)) if context is not None else None
+        seen = compand(y.to(torch.float32)) if context is not None else y
     else:
-        y = c = r.float() + mean
+        y = seen = r.float() + mean
     empty = blanks(lattice, p, r.device)
     y_hat[full_rows(lattice, p, r.device)[~empty]] = y[~empty].to(y_hat.dtype)
     if context is not None:
-        context.copy_(c.masked_fill(empty[:, None], 0))
+        context.copy_(seen.masked_fill(empty[:, None], 0))
 
 
 def quantise(y: Tensor, mean: Tensor, lattice: Lattice, p: int) -> Tensor:

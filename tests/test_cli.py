@@ -346,7 +346,7 @@ def test_help_needs_no_torch():
 def test_a_closed_pipe_is_no_traceback(here):
     (here / "a.ckbd").write_bytes(b"x")
     code = (
-        "import sys; from ckbd import cli, container\n"
+        "import sys; from ckbd import cli; from ckbd.codec import container\n"
         "container.describe = lambda data: [('field', 0, 1, 'x' * 100)] * 10_000\n"
         "sys.exit(cli.main(['info', 'a.ckbd']))"
     )

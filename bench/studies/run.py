@@ -70,7 +70,7 @@ def coded(codec: ckbd.Codec, picture: Picture, quality: float, check: bool) -> b
     if check:
         z, mean, _, _, symbols = codec.encoder.symbols(picture, quality)
         want = 16 * (symbols if symbols.size else z.reshape(*codec.decode_latents([stream])[0].shape[1:], -1))
-        if codec.centred and symbols.size:
+        if codec.model.config.centred and symbols.size:
             want = want + mean[:, :, 0]
         if not np.array_equal(codec.decode_latents([stream])[0].transpose(1, 2, 0), want):
             raise RuntimeError(f"model {codec.model_hash}: what was decoded is not what was encoded")

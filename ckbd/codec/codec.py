@@ -113,8 +113,8 @@ def load(
     count, place = machine.use_threads(threads), machine.device_of(device)
     loaded = file.load(model, place)
     exact = zone.make(loaded.layers, place, backend, carrier)
-    names = ("y.freq", "y.max", "z.freq", "z.low", "z.size")
-    tables = _rans.Tables(*(loaded.tables[f"table.{name}"].numpy() for name in names))
+    t = {name: table.numpy() for name, table in loaded.tables.items()}
+    tables = _rans.Tables(t["table.y.freq"], t["table.y.max"], t["table.z.freq"], t["table.z.low"], t["table.z.size"])
     return Codec(
         Encoder(loaded, exact, tables, device=place, threads=count, max_pixels=max_pixels),
         Decoder(loaded, exact, tables, device=place, threads=count, max_pixels=max_pixels),

@@ -23,7 +23,7 @@ class FormatError(ValueError):
         super().__init__(f"{field} at byte {offset}: {reason}")
         self.field, self.offset, self.reason = field, offset, reason
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[FormatError], tuple[str, int, str]]:
         return type(self), (self.field, self.offset, self.reason)
 
 
@@ -84,7 +84,7 @@ def pack(stream: Stream) -> bytes:
     return bytes(out)
 
 
-def _crc(data) -> bytes:
+def _crc(data: bytes | bytearray) -> bytes:
     return struct.pack("<I", crc32c(data))
 
 
@@ -95,7 +95,7 @@ class _Reader:
         self.data, self.at = data, 0
         self.seen: list[tuple[str, int, int, str]] = []
 
-    def note(self, name: str, start: int, value) -> None:
+    def note(self, name: str, start: int, value: object) -> None:
         self.seen.append((name, start, self.at - start, str(value)))
 
     def take(self, name: str, count: int) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Decoder:
     def __init__(
         self,
         model: Loaded,
-        exact: zone.Zone,
+        exact: zone.Zone[Any],
         tables: _rans.Tables,
         *,
         device: torch.device,
@@ -133,13 +134,13 @@ class Decoder:
         return out
 
     @torch.inference_mode()
-    def h_s(self, batch: Batch, z: np.ndarray) -> zone.State:
+    def h_s(self, batch: Batch, z: np.ndarray) -> Any:
         """The hyper features, and with them the state that phase, assemble and y_hat take (device)."""
         quality = torch.tensor([s.header.quality2 >> 1 for s in batch.streams])
         return self.zone.begin(torch.from_numpy(z), quality)
 
     @torch.inference_mode()
-    def phase(self, state: zone.State, p: int) -> Tensor:
+    def phase(self, state: Any, p: int) -> Tensor:
         """k, the table of each symbol of phase p, uint8 (B, h, w/2, M) (device); of phase 1 after assemble(0)."""
         return self.zone.phase(state, p)
 
@@ -152,7 +153,7 @@ class Decoder:
         return out
 
     @torch.inference_mode()
-    def assemble(self, state: zone.State, p: int, r: np.ndarray) -> None:
+    def assemble(self, state: Any, p: int, r: np.ndarray) -> None:
         """y_hat = r + mean at the sites of phase p (device)."""
         self.zone.assemble(state, p, torch.from_numpy(r))
 
@@ -165,7 +166,7 @@ class Decoder:
                 raise damage(s, error) from error
 
     @torch.inference_mode()
-    def y_hat(self, state: zone.State) -> Tensor:
+    def y_hat(self, state: Any) -> Tensor:
         """(B, M, h, w) float32, integers in 1/16 units (device); g_s and all after it are self.renderer."""
         return self.zone.y_hat(state)
 

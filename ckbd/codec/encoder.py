@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class Encoder:
     def __init__(
         self,
         model: Loaded,
-        exact: zone.Zone,
+        exact: zone.Zone[Any],
         tables: _rans.Tables,
         *,
         device: torch.device,
@@ -114,18 +115,19 @@ class Encoder:
         z = z.permute(0, 2, 3, 1).to(torch.int16)
         state, phases = self.zone.begin(z, torch.floor(quality)), []
         if effort:
-            share = deadzone.shares(sizes, *y.shape[2:]).to(self.device)
-            share, halves = reference.split(share), reference.split(y.float())
+            shares = reference.split(deadzone.shares(sizes, *y.shape[2:]).to(self.device))
+            halves = reference.split(y.float())
         for p in (0, 1):
             k = self.zone.phase(state, p)
             r = self.zone.quantise(state, p, y)
             if effort:
                 distance = halves[p] - self.zone.mean(state, p) / numerics.MEAN_STEP
-                r = deadzone.choose(r, k, distance, share[p], self.costs)
+                r = deadzone.choose(r, k, distance, shares[p], self.costs)
             self.zone.assemble(state, p, r)
             phases.append((k.flatten(1).cpu().numpy(), r.flatten(1).cpu().numpy()))
-        z = z.flatten(1).cpu().numpy()
-        return [(z[b], tuple((k[b], r[b]) for k, r in phases)) for b in range(len(z))]
+        (k0, r0), (k1, r1) = phases
+        flat = z.flatten(1).cpu().numpy()
+        return [(flat[b], ((k0[b], r0[b]), (k1[b], r1[b]))) for b in range(len(flat))]
 
     def pack(
         self, picture: Picture, quality: float, payload: bytes, lanes_log2: int, skip_max: int, tail: int

@@ -89,11 +89,11 @@ def from_pil(image: Image.Image) -> Picture:
     if image.has_transparency_data:
         image = image.convert("LA" if gray else "RGBA")
         alpha = np.array(image.getchannel("A"))
-        alpha = None if alpha.min() == 255 else alpha
     else:
         alpha = None
     picture = from_array(np.array(image.convert("L" if gray else "RGB")))
-    picture.alpha = alpha
+    if alpha is not None and alpha.min() < 255:
+        picture.alpha = alpha
     # Bytes 16 to 19 of a profile name its colour space; after a conversion it describes pixels that are gone.
     if icc is not None and icc[16:20] == (b"GRAY" if gray else b"RGB "):
         picture.icc = icc
@@ -115,7 +115,7 @@ def _upright(image: Image.Image) -> Image.Image:
         6: Image.Transpose.ROTATE_270,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
-    }.get(orientation)
+    }.get(orientation or 1)
     return image if turn is None else image.transpose(turn)
 
 

@@ -52,6 +52,8 @@ def extent(stage: nn.Module) -> Extent:
 def _convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> Extent:
     found = set()
     transposed = isinstance(layer, nn.ConvTranspose2d)
+    if isinstance(layer.padding, str):
+        raise ValueError(f"{layer}: expected padding in numbers")
     for n in (0, 1):
         padding, stride = layer.padding[n], layer.stride[n]
         beyond = layer.dilation[n] * (layer.kernel_size[n] - 1) - padding  # of an output's first input, to its last
@@ -147,8 +149,9 @@ def _through(stage: nn.Module, strips: Iterable[Tensor], dim: int) -> Iterator[T
 
 def _part(stage: nn.Module, x: Tensor, dim: int, start: int, length: int) -> Tensor:
     """Rows of stage(x); a stage with a method part(x, dim, start, length) knows how not to compute the others."""
-    if hasattr(stage, "part"):
-        return stage.part(x, dim, start, length)
+    part = getattr(stage, "part", None)
+    if part is not None:
+        return part(x, dim, start, length)
     return stage(x).narrow(dim, start, length)
 
 

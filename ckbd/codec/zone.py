@@ -7,7 +7,8 @@ Kernels runs ckbd.kernels in int8, Triton on a GPU. make() chooses.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ SITES = 512  # at a time in Carriers: 6 MB of gathered neighbours with the defau
 
 def make(
     layers: ExactLayers, device: torch.device, backend: str = "auto", carrier: torch.dtype | None = None
-) -> Zone:
+) -> Zone[Any]:
     """The exact zone of proved layers on a device.
 
     backend: "triton", "torch", or "auto", which is Triton on a GPU. carrier: float32 or float64, for "torch" (None:
@@ -35,7 +36,10 @@ def make(
     return Carriers(layers, device, carrier or twin.carrier(device))
 
 
-class Zone(Protocol):
+State = TypeVar("State")
+
+
+class Zone(Protocol[State]):
     """One model's exact zone. begin() gives the state of a batch, which the other calls take and carry on."""
 
     def begin(self, z: Tensor, quality: Tensor) -> State:
@@ -57,29 +61,42 @@ class Zone(Protocol):
         """(B, M, H, W) float32, integers in 1/16 units, channels last in memory."""
 
 
-class State:
-    """What a batch has come to; of no use but to the Zone that began it."""
+@dataclass
+class CarrierState:
+    """psi: both halves, int8 (B, H, W/2, C_psi). means, halves: of the phases so far, int16 (B, H, W/2, M)."""
+
+    psi: tuple[Tensor, Tensor]
+    means: list[Tensor] = field(default_factory=list)
+    halves: list[Tensor] = field(default_factory=list)
+    context: Tensor | None = None  # the anchors, companded, int8
 
 
-class Carriers(Zone):
+@dataclass
+class KernelState:
+    """shape: (B, H, W/2, M) of a phase. psi_acc: (2, sites, H1 padded). means: of the phases so far (sites, M)."""
+
+    lattice: Lattice
+    shape: tuple[int, int, int, int]
+    psi_acc: Tensor
+    full: Tensor  # y_hat, (full sites, M)
+    means: list[Tensor] = field(default_factory=list)
+    context: Tensor | None = None
+
+
+class Carriers(Zone[CarrierState]):
     """Between the steps integers wait in int8 and int16; only a stripe at a time travels in floats."""
 
     def __init__(self, layers: ExactLayers, device: torch.device, dtype: torch.dtype):
         reference.probe(device, dtype)
         self.device, self.dtype = device, dtype
-        self.layers = ExactLayers(
-            (name, numerics.IntLayer(*(t.to(device, dtype) for t in layer[:3]))) for name, layer in layers.items()
-        )
+        self.layers = ExactLayers((name, layer.to(device, dtype)) for name, layer in layers.items())
 
-    def begin(self, z: Tensor, quality: Tensor) -> State:
-        state = State()
+    def begin(self, z: Tensor, quality: Tensor) -> CarrierState:
         z_hat = z.to(self.device, self.dtype).permute(0, 3, 1, 2)
         psi = hyper_map(z_hat, quality.to(self.device), self.layers, SITES)
-        state.psi = reference.split(psi.to(torch.int8))
-        state.means, state.halves, state.context = [], [], None
-        return state
+        return CarrierState(reference.split(psi.to(torch.int8)))
 
-    def phase(self, state: State, p: int) -> Tensor:
+    def phase(self, state: CarrierState, p: int) -> Tensor:
         shape = (*state.psi[p].shape[:3], self.layers["output"].weight.shape[0] // 2)
         mean, k = (torch.empty(shape, dtype=t, device=self.device) for t in (torch.int16, torch.uint8))
         context = state.context if p else None
@@ -91,7 +108,7 @@ class Carriers(Zone):
         state.means.append(mean)
         return k
 
-    def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
+    def quantise(self, state: CarrierState, p: int, y: Tensor) -> Tensor:
         r = torch.empty(state.means[p].shape, dtype=torch.int16, device=self.device)
         for top, bottom in _stripes(r.shape):
             half = reference.split(y[:, :, top:bottom].float(), parity=top & 1)[p]
@@ -99,10 +116,10 @@ class Carriers(Zone):
             r[:, top:bottom] = values.clamp(-numerics.R_MAX, numerics.R_MAX)
         return r
 
-    def mean(self, state: State, p: int) -> Tensor:
+    def mean(self, state: CarrierState, p: int) -> Tensor:
         return state.means[p].float()
 
-    def assemble(self, state: State, p: int, r: Tensor) -> None:
+    def assemble(self, state: CarrierState, p: int, r: Tensor) -> None:
         half = numerics.MEAN_STEP * r.to(self.device) + state.means[p]  # |16 r + mean| < 2^15, docs/numerics.md
         state.halves.append(half)
         if p == 0:
@@ -110,8 +127,9 @@ class Carriers(Zone):
             for top, bottom in _stripes(half.shape):
                 state.context[:, top:bottom] = numerics.compand(half[:, top:bottom].to(self.dtype))
 
-    def y_hat(self, state: State) -> Tensor:
-        return reference.merge(*state.halves).to(torch.float32, memory_format=torch.channels_last)
+    def y_hat(self, state: CarrierState) -> Tensor:
+        anchors, others = state.halves
+        return reference.merge(anchors, others).to(torch.float32, memory_format=torch.channels_last)
 
 
 def _stripes(shape: Sequence[int]) -> list[tuple[int, int]]:
@@ -121,49 +139,46 @@ def _stripes(shape: Sequence[int]) -> list[tuple[int, int]]:
     return [(top, min(top + rows, H)) for top in range(0, H, rows)]
 
 
-class Kernels(Zone):
+class Kernels(Zone[KernelState]):
     def __init__(self, layers: ExactLayers, device: torch.device):
         self.device = device
         self.network = Network.integers(*layers.g_ep, device=device)
         self.h_s = [SubPixel.pack(layers[name], device) for name in ("h_s.0", "h_s.1")]
 
-    def begin(self, z: Tensor, quality: Tensor) -> State:
+    def begin(self, z: Tensor, quality: Tensor) -> KernelState:
         B, Hz, Wz, Nz = z.shape
         first, second = self.h_s
-        state = State()
         coarse = Lattice(((Hz, Wz),) * B)
         x = torch.zeros((B, Hz, Wz, first.width), dtype=torch.int8, device=self.device)
         x[..., :Nz] = z.to(self.device, torch.int8)
         x[..., Nz] = quality.to(self.device, torch.int8).view(B, 1, 1)
         f = kernels.convolve(x.flatten(0, 2), first, coarse, backend="triton")
         psi = kernels.convolve(f, second, coarse.scaled(2), split=True, backend="triton")
-        state.lattice = coarse.scaled(4)
-        state.shape = B, 4 * Hz, 2 * Wz, self.network.M
-        state.psi_acc = kernels.project(psi.flatten(0, 1), self.network, backend="triton").view(2, psi.shape[1], -1)
-        state.means, state.context = [], None
-        state.full = torch.empty((state.lattice.full_sites, self.network.M), device=self.device)
-        return state
+        lattice = coarse.scaled(4)
+        psi_acc = kernels.project(psi.flatten(0, 1), self.network, backend="triton").view(2, psi.shape[1], -1)
+        full = torch.empty((lattice.full_sites, self.network.M), device=self.device)
+        return KernelState(lattice, (B, 4 * Hz, 2 * Wz, self.network.M), psi_acc, full)
 
-    def phase(self, state: State, p: int) -> Tensor:
+    def phase(self, state: KernelState, p: int) -> Tensor:
         context = state.context if p else None
         mean, k = kernels.phase(state.psi_acc[p], context, self.network, state.lattice, backend="triton")
         state.means.append(mean)
         return k.view(state.shape)
 
-    def quantise(self, state: State, p: int, y: Tensor) -> Tensor:
+    def quantise(self, state: KernelState, p: int, y: Tensor) -> Tensor:
         rows = y.permute(0, 2, 3, 1).float().contiguous().flatten(0, 2)
         return kernels.quantise(rows, state.means[p], state.lattice, p, backend="triton").view(state.shape)
 
-    def mean(self, state: State, p: int) -> Tensor:
+    def mean(self, state: KernelState, p: int) -> Tensor:
         return state.means[p].view(state.shape).float()
 
-    def assemble(self, state: State, p: int, r: Tensor) -> None:
+    def assemble(self, state: KernelState, p: int, r: Tensor) -> None:
         if p == 0:
             state.context = torch.empty((state.lattice.sites, self.network.M), dtype=torch.int8, device=self.device)
         rows = r.to(self.device).reshape(-1, self.network.M)
         context = state.context if p == 0 else None
         kernels.assemble(rows, state.means[p], state.lattice, p, state.full, context, backend="triton")
 
-    def y_hat(self, state: State) -> Tensor:
+    def y_hat(self, state: KernelState) -> Tensor:
         B, H, half, M = state.shape
         return state.full.view(B, H, 2 * half, M).permute(0, 3, 1, 2)

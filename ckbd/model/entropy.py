@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import heapq
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +31,12 @@ def scale_of(k: Tensor) -> Tensor:
 
 class _LowerBound(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, bound: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
         ctx.save_for_backward(x >= bound)
         return x.clamp(min=bound)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (above,) = ctx.saved_tensors
         return grad * (above | (grad < 0)), None
 

@@ -150,7 +150,7 @@ def load(model: str | Path = "default", device: str | torch.device = "cpu") -> L
     layers = read_layers(tensors, exact_shapes(c))
     with torch.device("meta"):
         parts = c.networks()
-    fill(parts, tensors, device)
+    fill(parts._asdict(), tensors, device)
     gains = [expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
     columns = {n: tensors[n].shape[-1] if n in tensors and tensors[n].dim() == 2 else 1 for n in _ROWS}
     tables = {
@@ -160,7 +160,7 @@ def load(model: str | Path = "default", device: str | torch.device = "cpu") -> L
         "table.z.low": expect(tensors, "table.z.low", torch.int16, (c.Nz,)),
         "table.z.size": expect(tensors, "table.z.size", torch.int16, (c.Nz,)),
     }
-    return Loaded(c, identity(tensors), layers, tables, **parts, log_gain=gains[0], log_ungain=gains[1])
+    return Loaded(c, identity(tensors), layers, tables, *parts, log_gain=gains[0], log_ungain=gains[1])
 
 
 def exact_shapes(c: Config) -> dict[str, tuple[int, ...]]:
@@ -193,12 +193,12 @@ def read_layers(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) 
     layers = ExactLayers()
     for name, shape in shapes.items():
         bias = (2, shape[0]) if name == "first" else shape[:1]
-        fields = [
+        layer = IntLayer(
             expect(tensors, f"exact.{name}.weight", torch.int8, shape),
             expect(tensors, f"exact.{name}.bias", torch.int32, bias),
             expect(tensors, f"exact.{name}.shift", torch.uint8, shape[:1]),
-        ]
-        layers[name] = quant.prove(IntLayer(*fields), name)
+        )
+        layers[name] = quant.prove(layer, name)
     return layers
 
 
@@ -217,4 +217,5 @@ def fill(parts: dict[str, nn.Module], tensors: dict[str, Tensor], device: str | 
             half = name in tensors and tensors[name].dtype == torch.float16
             state[name] = expect(tensors, name, torch.float16 if half else torch.float32, shape).float()
         module.load_state_dict({name.removeprefix(f"{part}."): t for name, t in state.items()}, assign=True)
-        module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        module.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # not in stubs
+        module.requires_grad_(False)

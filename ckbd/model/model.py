@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,14 @@ from ckbd.model.transforms import Analysis, HyperAnalysis, Synthesis
 
 HIDDEN_FRAC = 4  # hidden activations: 16 integer steps a nominal unit
 K_FRAC = 3  # k: 8 table indices a nominal unit
+
+
+class FloatNetworks(NamedTuple):
+    """What runs in floats: reading a bit needs none of them."""
+
+    g_a: Analysis
+    h_a: HyperAnalysis
+    g_s: Synthesis
 
 
 @dataclass(frozen=True)
@@ -55,13 +64,13 @@ class Config:
             if not fits:
                 raise ValueError(f"{field.name}: expected {wanted}, got {value!r}")
 
-    def networks(self) -> dict[str, nn.Module]:
-        """The float networks of these widths: "g_a", "h_a" and "g_s"."""
-        return {
-            "g_a": Analysis(self.analysis_width or self.width, self.M, self.analysis8, self.analysis16),
-            "h_a": HyperAnalysis(self.M, self.hyper, self.Nz),
-            "g_s": Synthesis(self.width, self.M, self.synthesis8, self.synthesis16),
-        }
+    def networks(self) -> FloatNetworks:
+        """The float networks of these widths."""
+        return FloatNetworks(
+            Analysis(self.analysis_width or self.width, self.M, self.analysis8, self.analysis16),
+            HyperAnalysis(self.M, self.hyper, self.Nz),
+            Synthesis(self.width, self.M, self.synthesis8, self.synthesis16),
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Config:
@@ -100,7 +109,7 @@ class ExactZone(nn.Module):
 
     def set_exact(self, exact: bool) -> None:
         """False turns the module into its float twin, which is there to measure what the integers cost."""
-        for layer in self.children():
+        for layer in (self.h_s_0, self.h_s_1, self.first, self.hidden, self.output):
             layer.exact = exact
 
     def integers(self) -> ExactLayers:
@@ -167,7 +176,7 @@ class Checkerboard(nn.Module):
         super().__init__()
         self.config = c = config or Config()
         parts = c.networks()
-        self.g_a, self.g_s, self.h_a = parts["g_a"], parts["g_s"], parts["h_a"]
+        self.g_a, self.g_s, self.h_a = parts.g_a, parts.g_s, parts.h_a
         self.exact = ExactZone(c)
         self.prior = entropy.FactorizedPrior(c.Nz)
         log_gain = first_gains(c)
@@ -196,7 +205,7 @@ class Checkerboard(nn.Module):
         """(y_hat (B, M, h, w), bits (B,)) by the arithmetic of the decoder."""
         layers = self.exact.integers()
         psi = hyper_features(z_hat, torch.floor(quality), layers)
-        context, halves, bits = None, [], 0.0
+        context, halves, bits = None, [], torch.zeros(len(y), device=y.device)
         for psi_acc, half in zip(psi, reference.split(y), strict=True):
             mean, k = reference.phase(psi_acc, context, layers.g_ep)
             real_mean = mean / numerics.MEAN_STEP
@@ -206,7 +215,8 @@ class Checkerboard(nn.Module):
             bits = bits + entropy.gaussian_bits(residual, k).flatten(1).sum(1)
             context = numerics.compand(y_hat, self.exact.first.exact)
             halves.append(y_hat)
-        return reference.merge(*halves) / numerics.MEAN_STEP, bits
+        anchors, others = halves
+        return reference.merge(anchors, others) / numerics.MEAN_STEP, bits
 
 
 def gain_at(log_gain: Tensor, quality: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class QuantLinear(nn.Module):
     """
 
     MAX_EXPONENT = 14
+    out_frac: Tensor
 
     def __init__(
         self, shape: tuple[int, ...], *, in_frac: int, out_frac: int | Tensor, phases: int = 0, gain: float = 1.0

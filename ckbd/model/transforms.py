@@ -17,6 +17,12 @@ from torch import Tensor, nn
 FEATURE_SCALE = 4.0  # brings DCT coefficients of images in [0, 1] to about unit size
 
 
+def bias_of(layer: nn.Conv2d) -> Tensor:
+    """The bias of a layer that has one."""
+    assert layer.bias is not None
+    return layer.bias
+
+
 class Block(nn.Module):
     """x + pointwise(act(pointwise(depthwise 3x3(x)))), (B, C, H, W) -> same; nearly nothing is added at the start."""
 
@@ -28,7 +34,7 @@ class Block(nn.Module):
         with torch.no_grad():
             self.depthwise.weight[:, 0, 1, 1] += 1.0
             self.reduce.weight.mul_(0.05)
-            self.reduce.bias.zero_()
+            bias_of(self.reduce).zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         return self._pointwise(x, self.depthwise(x))
@@ -45,7 +51,7 @@ class Block(nn.Module):
 class Patches(nn.PixelUnshuffle):
     """(B, 3, 8 h, 8 w) in [0, 1] -> (B, 192, h, w) in [-0.5, 0.5]."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(8)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +61,7 @@ class Patches(nn.PixelUnshuffle):
 class Pixels(nn.PixelShuffle):
     """The inverse of Patches."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(8)
 
     def forward(self, f: Tensor) -> Tensor:
@@ -135,11 +141,11 @@ class Analysis(nn.Module):
         patch, pair = block_transform(width, M)
         with torch.no_grad():
             self.patch.weight[: len(patch)].copy_(patch.view(-1, 192, 1, 1) * FEATURE_SCALE)
-            self.patch.bias.zero_()
+            bias_of(self.patch).zero_()
             self.down.weight.zero_()[:, : len(patch)].copy_(pair)
-            self.down.bias.zero_()
+            bias_of(self.down).zero_()
             self.out.weight.copy_(torch.eye(M, device="cpu").view(M, M, 1, 1))
-            self.out.bias.zero_()
+            bias_of(self.out).zero_()
 
     def stages(self) -> list[nn.Module]:
         """As Staged has it."""
@@ -162,12 +168,12 @@ class Synthesis(nn.Module):
         patch, pair = block_transform(width, M)
         with torch.no_grad():
             self.enter.weight.copy_(torch.eye(M, device="cpu").view(M, M, 1, 1))
-            self.enter.bias.zero_()
+            bias_of(self.enter).zero_()
             # pixel_shuffle reads channel 4 n + 2 a + b for feature n at (a, b).
             self.up.weight[: 4 * len(patch)].copy_(pair.reshape(M, -1).t().reshape(-1, M, 1, 1))
-            self.up.bias.zero_()
+            bias_of(self.up).zero_()
             self.pixels.weight.zero_()[:, : len(patch)].copy_(patch.t().reshape(192, -1, 1, 1) / FEATURE_SCALE)
-            self.pixels.bias.zero_()
+            bias_of(self.pixels).zero_()
 
     def stages(self) -> list[nn.Module]:
         """As Staged has it."""

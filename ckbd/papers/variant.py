@@ -260,7 +260,7 @@ def transforms(c: VariantConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
         g_a, h_a, g_s = MinnenAnalysis(c.width, c.M), MinnenHyperAnalysis(c.hyper, c.M, c.Nz), None
         g_s = MinnenSynthesis(c.width, c.M)
     else:
-        g_a, h_a, g_s = c.networks().values()
+        g_a, h_a, g_s = c.networks()
     return g_a, nn.Identity() if c.prior == "factorised" else h_a, g_s
 
 

@@ -92,6 +92,19 @@ def test_every_network_that_a_gpu_is_tested_with_is_compiled():
     assert {(case.C, case.N, case.split) for case in vectors.HYPERS} - {(96, 128, False)} <= hypers
 
 
+def test_every_run_compiles_each_kernel_and_a_release_every_launch():
+    """What CI leaves out differs from what it compiles by widths or target only, and the default model is whole."""
+    kinds = {}
+    for scope in ("default", "everyday", "all"):
+        jobs = [(one, t) for one in launches.shipped() for t in aot.TARGETS if aot.wanted(one, t, scope)]
+        kinds[scope] = {(one.kernel.__name__, one.dtype, one.product, one.label.rsplit(": ")[-1]) for one, _ in jobs}
+        assert {t.name for _, t in jobs} == {t.name for t in aot.TARGETS}
+        default = [one for one in launches.shipped() if one.scope == "default"]
+        assert default and all((one, t) in jobs for one in default for t in aot.TARGETS)
+    assert kinds["default"] < kinds["everyday"] == {k for k in kinds["all"] if "7x7" not in k[-1]} | kinds["everyday"]
+    assert {one.scope for one in launches.shipped()} == set(launches.SCOPES)
+
+
 @pytest.mark.parametrize("target", [t for t in aot.TARGETS if t.odd], ids=lambda t: t.name)
 def test_odd_widths_pass_the_gates(target):
     """One of each that once did not compile (psi of 24, 33 and 48 channels) or spilled (rows of 65)."""

@@ -81,8 +81,8 @@ def test_streams_come_back_in_every_order_and_cost_what_was_estimated(codecs, ki
         (bits,) = codec.estimate([picture], quality)
         assert abs(len(stream) - bits / 8) <= EXCESS_SHARE * bits / 8 + EXCESS_BYTES
         z, mean, _, _, symbols = codec.encoder.symbols(picture, quality)
-        want = 16 * (z.reshape(8, 8, -1) if codec.factorised else symbols)
-        if codec.centred and not codec.factorised:
+        want = 16 * (z.reshape(8, 8, -1) if (codec.decoder.zone is None) else symbols)
+        if codec.model.config.centred and codec.decoder.zone is not None:
             want = want + mean[:, :, 0]
         for order in ("raster", "wavefront", "tuned"):
             codec.decoder.order = order
@@ -154,8 +154,10 @@ def test_training_measures_what_is_coded(codecs):
         x = torch.from_numpy(picture.rgb.copy()).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
             out = model(x, torch.tensor([60.0]), "rounded")
-        _, mean, k, share, y = (torch.from_numpy(a.copy()).double() for a in codecs(kind).symbols(picture, 60))
-        r = y.unsqueeze(-2) - (0 if codecs(kind).centred else mean / 16)
+        _, mean, k, share, y = (
+            torch.from_numpy(a.copy()).double() for a in codecs(kind).encoder.symbols(picture, 60)
+        )
+        r = y.unsqueeze(-2) - (0 if codecs(kind).model.config.centred else mean / 16)
         assert float(out["bits_y"]) == pytest.approx(float(entropy.mixture_bits(r, k, share).sum()), rel=1e-5), kind
 
 
