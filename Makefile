@@ -9,35 +9,58 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLD_TRITON := build/triton-3.6
 COMPAT := .venv-compat
+TYPES := build/types
+# Tests run in as many processes as there are processors, each on one thread: more would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(1) -m pytest -q -n logical --maxprocesses 8
 READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*/*.h csrc/*/*.cpp)
 
-.PHONY: demo test lint bench fuzz build clean interpreter aot kernels-check gpu-test gpu-report compat compat-own
+.PHONY: demo test unit lint types bench fuzz build clean environments interpreter aot aot-oldest aot-all kernels-check
+.PHONY: gpu-test gpu-report compat compat-own
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
 
-test: build lint
-	$(BIN)/python -m pytest -q
+test: build lint unit
 
-lint: $(READY)
+unit: build
+	$(call PYTEST,$(BIN)/python)
+
+lint: $(READY) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# As it is installed: ckbd with kernels inside.
+types: $(READY)
+	rm -rf $(TYPES)/ckbd
+	mkdir -p $(TYPES)/ckbd
+	ln -s $(CURDIR)/ckbd/* $(CURDIR)/kernels $(TYPES)/ckbd/
+	cd $(TYPES) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p ckbd
+
 # Triton's interpreter on the CPU: every kernel against its torch twin, bit for bit.
 interpreter: build
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreter
+	TRITON_INTERPRET=1 $(call PYTEST,$(BIN)/python) tests/interpreter
 
-# Every shipped kernel compiled for GPUs that are not here, by the pinned Triton and by the oldest one supported.
-aot: build $(OLD_TRITON)
+# Kernels of each kind compiled for GPUs that are not here; by the oldest Triton that is supported, the default model's.
+aot: build
 	$(BIN)/python -W ignore::UserWarning -m bench.aot
-	PYTHONPATH=$(OLD_TRITON) $(BIN)/python -m bench.aot
 
-kernels-check: interpreter aot
+aot-oldest: build $(OLD_TRITON)
+	PYTHONPATH=$(OLD_TRITON) $(BIN)/python -m bench.aot --scope default --targets sm_90
+
+# For a release: every launch for every target by both, half an hour on two cores; bench/KERNELS.md says when it was.
+aot-all: build $(OLD_TRITON)
+	$(BIN)/python -W ignore::UserWarning -m bench.aot --scope all --write bench/KERNELS.md
+	PYTHONPATH=$(OLD_TRITON) $(BIN)/python -m bench.aot --scope all --write bench/KERNELS.md
+
+kernels-check: interpreter aot aot-oldest
+
+# What the checks need beyond `make build`.
+environments: $(COMPAT)/.ready $(OLD_TRITON)
 
 # ckbd.compat.compressai against the real CompressAI, which wants another numpy: an environment on top of the first.
 compat: build $(COMPAT)/.ready
-	$(COMPAT)/bin/python -m pytest -q tests/compat
+	$(call PYTEST,$(COMPAT)/bin/python) tests/compat
 
 # CompressAI's own tests with install() and without it; all must end the same. Fetches its sources; takes minutes.
 compat-own: build $(COMPAT)/.ready

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import compat_coder
-from bench.gpu import kernels
+from bench.gpu.inputs import need_cuda
 from bench.rivals.compressai import build, calibrated, need_compressai
 
 # Registered name -> widths: those of the papers' lower rates, or the only ones there are.
@@ -54,7 +54,7 @@ def compat(args: argparse.Namespace) -> list[dict]:
     from ckbd.codec import image
 
     torch.set_num_threads(args.threads)
-    device = kernels.need_cuda(args.device or "cpu")
+    device = need_cuda(args.device or "cpu")
     x = image.to_tensor(load_pictures(args.images)[:1]).float()
     x = x[..., : x.shape[2] // 64 * 64, : x.shape[3] // 64 * 64]
     rows = []

@@ -23,25 +23,21 @@ import argparse
 import gc
 import os
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from bench.gpu import report as gpu_report
+from bench.gpu.cold import cold
 from bench.gpu.device import Ceilings, Clock, ceilings, graph, quantiles, roofline_share
+from bench.gpu.inputs import Ours, backend_of, integers, latents, need_cuda, network, values
 from bench.launches import INTEGER_MODELS, Model
-from bench.rivals.kernels import SLOPE, Dense, Half
+from bench.rivals.kernels import Dense, Half
 from ckbd import kernels
 from ckbd.kernels import Config, Lattice, Network, tune
 from ckbd.kernels.configs import CONFIGS, FORMS
-from ckbd.kernels.network import taps
-from ckbd.kernels.numerics import IntLayer
 
 PICTURES = ((768, 512), (1920, 1080))
 BATCHES = (1, 8, 64, 256)
@@ -58,74 +54,6 @@ def size(text: str) -> tuple[int, int]:
     if not match:
         raise argparse.ArgumentTypeError(f"expected WxH, as 768x512, got {text!r}")
     return int(match[1]), int(match[2])
-
-
-def latents(width: int, height: int) -> tuple[int, int]:
-    """(H, W) of a picture's latents: sides are padded to multiples of 64, a latent is 16 pixels a side."""
-    return tuple(-(-n // 64) * 4 for n in (height, width))
-
-
-def integers(model: Model, device: torch.device) -> Network:
-    """Random integers that keep to the bound of docs/numerics.md."""
-    g, inputs = torch.Generator().manual_seed(0), model.C + len(taps(model.kernel)) * model.M
-    out = []
-    for n, k, shift in ((model.H1, inputs, 9), (model.H2, model.H1, 8), (2 * model.M, model.H2, 10)):
-        spread = min(127, 2**24 // (140 * k))
-        bias = torch.randint(-4000, 4001, (2, n) if not out else (n,), generator=g)
-        weight = torch.randint(-spread, spread + 1, (n, k), generator=g)
-        out.append(IntLayer(weight.float(), bias.float(), torch.full((n,), float(shift))))
-    return Network.integers(*out, kernel=model.kernel, device=device)
-
-
-def floats(model: Model, dtype: torch.dtype, device: torch.device) -> Network:
-    def values(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=g) / shape[-1] ** 0.5
-
-    g, k = torch.Generator().manual_seed(0), model.kernel
-    return Network.floats(
-        values(model.H1, model.C),
-        values(model.H1, model.M, k, k),
-        values(2, model.H1),
-        (values(model.H2, model.H1), values(model.H2)),
-        (values(2 * model.M, model.H2), values(2 * model.M)),
-        slope=SLOPE,
-        thresholds=torch.linspace(-3, 3, 63),
-        dtype=dtype,
-        device=device,
-    )
-
-
-def network(model: Model, dtype: torch.dtype, device: torch.device) -> Network:
-    return integers(model, device) if dtype == torch.int8 else floats(model, dtype, device)
-
-
-def values(rows: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    x = torch.randint(-127, 128, (rows, channels), dtype=torch.int8, device=device)
-    return x if dtype == torch.int8 else x.to(dtype) / 64
-
-
-def backend_of(device: torch.device) -> str:
-    return "triton" if device.type == "cuda" else "torch"
-
-
-class Ours:
-    """One phase in ckbd.kernels. Configs of one network share its inputs and outputs."""
-
-    def __init__(self, net: Network, lattice: Lattice):
-        device = net.psi.device
-        self.net, self.lattice, self.backend = net, lattice, backend_of(device)
-        H1P = net.hidden[0].shape[1]
-        self.psi_acc = torch.randint(-9000, 9000, (lattice.sites, H1P), device=device, dtype=torch.int32)
-        if not net.exact:
-            self.psi_acc = self.psi_acc.float() / 9000
-        self.context = values(lattice.sites, net.M, net.psi.dtype, device)
-        self.out = tuple(
-            torch.empty(lattice.sites, net.M, dtype=d, device=device) for d in (net.mean_dtype, net.k_dtype)
-        )
-
-    def call(self, p: int, config: Config | None) -> Callable[[], object]:
-        args = self.psi_acc, self.context if p else None, self.net, self.lattice
-        return lambda: kernels.phase(*args, out=self.out, backend=self.backend, config=config)
 
 
 @dataclass
@@ -293,26 +221,6 @@ def measure(
     return rows
 
 
-def cold(model: Model, form: str) -> dict[str, float]:
-    """Milliseconds of the first launch of a form's first config, in a process of its own: with an empty cache of
-    compiled kernels (cold), and once more with what that left (warm).
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        env = os.environ | {"TRITON_CACHE_DIR": folder, "CKBD_TUNE_CACHE": ""}
-        command = [sys.executable, "-m", "bench.gpu.kernels", model.name, form]
-        options = {"env": env, "cwd": gpu_report.ROOT, "check": True, "stdout": subprocess.PIPE}
-        took = [float(subprocess.run(command, **options).stdout) for _ in range(2)]
-    return dict(zip(("cold_ms", "warm_ms"), took, strict=True))
-
-
-def first_launch(name: str, form: str) -> float:
-    device = torch.device("cuda")
-    model = next(m for m in INTEGER_MODELS if m.name == name)
-    config = next(c for c in CONFIGS[torch.int8] if c.form == form)
-    ours = Ours(integers(model, device), Lattice((latents(*PICTURES[0]),)))
-    return Clock(device).first(ours.call(1, config))
-
-
 def table(rows: list[dict]) -> str:
     text = [f"{'':24}phase{'us':>11} (p10..p90){'call us':>20}{'roofline':>10}{'first ms':>10}  config"]
     for r in rows:
@@ -334,14 +242,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--flush", action="store_true", help="empty the L2 cache before every call; no graphs then")
     group.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile's rows")
-
-
-def need_cuda(device: str) -> torch.device:
-    """The device, or exit with status 2: a figure of a GPU comes from a GPU."""
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        print("no CUDA device here; --device cpu makes a dry run", file=sys.stderr)
-        raise SystemExit(2)
-    return torch.device(device)
 
 
 def kernels_case(args: argparse.Namespace) -> list[dict]:
@@ -390,7 +290,3 @@ def kernels_case(args: argparse.Namespace) -> list[dict]:
     elif clock.cuda:
         print("not the whole run, so bench/gpu/gpu.json is left as it is")
     return rows
-
-
-if __name__ == "__main__":
-    print(first_launch(*sys.argv[1:]))

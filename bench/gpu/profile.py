@@ -27,7 +27,7 @@ import torch
 
 from bench.gpu import report as gpu_report
 from bench.gpu.device import Ceilings, Clock, ceilings, roofline_share
-from bench.gpu.kernels import Ours, integers, latents, need_cuda
+from bench.gpu.inputs import Ours, integers, latents, need_cuda
 from bench.launches import INTEGER_MODELS
 from ckbd import kernels
 from ckbd.kernels import Config, Lattice, Network

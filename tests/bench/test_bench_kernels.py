@@ -11,6 +11,7 @@ from bench.gpu import device, profile
 from bench.gpu import kernels as bench_kernels
 from bench.gpu import report as gpu_report
 from bench.gpu import test as gpu_test
+from bench.rivals.kernels import SLOPE
 from ckbd import kernels
 from ckbd.kernels import Lattice, reference
 from ckbd.kernels.configs import CONFIGS
@@ -185,7 +186,7 @@ def test_rivals_and_ours_compute_one_function(parity):
         torch.stack((first, first)),
         (w2, b2),
         (w3, b3),
-        slope=bench_kernels.SLOPE,
+        slope=SLOPE,
         thresholds=half.thresholds,
     )
     rows = [t.flatten(0, 2) for t in (psi, half.context, mean, k, want_sigma)]
