@@ -50,8 +50,8 @@ Curve = dict[str, list]
 class Codec(Protocol):
     """What is asked of the codec under test: see ckbd.codec.codec.Codec."""
 
-    model_hash: str
-
+    @property
+    def model_hash(self) -> str: ...
     def encode(self, images: Sequence[Picture], quality: float, effort: int | None) -> list[bytes]: ...
     def decode_pictures(self, streams: Sequence[bytes]) -> list[Picture]: ...
     def estimate(self, pictures: Sequence[Picture], quality: float, effort: int | None) -> list[float]: ...
@@ -88,10 +88,10 @@ def decibels(curve: Curve, metric: str) -> list[float | None]:
 def _rising(curve: Curve, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """The curve's bpp and dB by rate, without points that another one equals or beats at no more bytes."""
     points: list[tuple[float, float]] = []
-    pairs = [pair for pair in zip(curve["bpp"], decibels(curve, metric), strict=True) if pair[1] is not None]
-    for bpp, quality in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
-        if not points or quality > points[-1][1]:
-            points.append((bpp, quality))
+    pairs = [(bpp, dB) for bpp, dB in zip(curve["bpp"], decibels(curve, metric), strict=True) if dB is not None]
+    for bpp, dB in sorted(pairs, key=lambda pair: (pair[0], -pair[1])):
+        if not points or dB > points[-1][1]:
+            points.append((bpp, dB))
     rate, quality = np.array(points, dtype=np.float64).reshape(-1, 2).T
     return rate, quality
 
@@ -150,9 +150,12 @@ def envelope(first: Curve, second: Curve, metric: str = "psnr") -> Curve:
         for point, quality in zip(points, decibels(own, metric), strict=True):
             if quality is None:
                 continue
-            shared = pair is not None and pair[2] <= quality <= pair[3]
+            if pair is None or not pair[2] <= quality <= pair[3]:
+                kept.append((quality, point))  # nothing of the other curve to be held against
+                continue
             # A hair's breadth of room: two curves that coincide undercut each other by rounding alone.
-            if not shared or math.log10(point[0]) <= float(pair[other](quality)) + 1e-9:
+            interpolant = pair[0] if other == 0 else pair[1]
+            if math.log10(point[0]) <= float(interpolant(quality)) + 1e-9:
                 kept.append((quality, point))
     best: Curve = {"bpp": [], "psnr": [], "ms_ssim": []}
     highest = -math.inf
@@ -168,7 +171,7 @@ def bd_rates(
     anchors: dict[str, Curve], test: Curve, window: tuple[float, float] = WINDOW, metric: str = "psnr"
 ) -> dict[str, BD | None]:
     """bd_rate of test against each anchor; "jpeg-best" is the better of both JPEGs by the same metric."""
-    best = {name: envelope(*(anchors[j] for j in JPEGS), metric) for name in anchors if name == "jpeg-best"}
+    best = {name: envelope(anchors[JPEGS[0]], anchors[JPEGS[1]], metric) for name in anchors if name == "jpeg-best"}
     return {name: bd_rate(anchor, test, window, metric) for name, anchor in (anchors | best).items()}
 
 
@@ -277,8 +280,8 @@ def run(
     for other in others.values():
         del other["quality"]
     if others.keys() >= set(JPEGS):
-        others["jpeg-best"] = envelope(*(others[name] for name in JPEGS))
-    deltas = {}
+        others["jpeg-best"] = envelope(others[JPEGS[0]], others[JPEGS[1]])
+    deltas: dict[str, dict[str, Any]] = {}
     for metric, suffix in (("psnr", ""), ("ms_ssim", "_ms_ssim")):
         found = bd_rates(others, curve, window, metric).items()
         deltas["bd_rate" + suffix] = {name: delta.percent if delta else None for name, delta in found}

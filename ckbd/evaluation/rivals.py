@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, features
@@ -31,7 +33,7 @@ class Rival:
     every: tuple[float, ...]
 
 
-def _save(rgb: np.ndarray, **options: object) -> bytes:
+def _save(rgb: np.ndarray, **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, **options)
     return file.getvalue()
@@ -131,10 +133,7 @@ def at_size(names: Sequence[str], rgb: np.ndarray, nbytes: int) -> tuple[str, fl
     rgb: uint8 (H, W, 3). Each rival gives its largest file that fits; the smallest squared error wins. If none
     fits, the smallest file of all: compare its length with nbytes.
     """
-    found = [
-        (name, *largest_within(lambda q, r=RIVALS[name]: r.encode(rgb, q), RIVALS[name].every, nbytes))
-        for name in names
-    ]
+    found = [(name, *largest_within(partial(RIVALS[name].encode, rgb), RIVALS[name].every, nbytes)) for name in names]
     fitting = [one for one in found if len(one[2]) <= nbytes]
     if not fitting:
         return min(found, key=lambda one: len(one[2]))

@@ -19,7 +19,7 @@ from ckbd.kernels import numerics
 from ckbd.kernels.numerics import IntLayer
 from ckbd.model import entropy, quant
 from ckbd.model.model import Checkerboard, Config, ExactLayers
-from ckbd.model.transforms import Analysis, HyperAnalysis, Staged, Synthesis
+from ckbd.model.transforms import Analysis, HyperAnalysis, Staged, Synthesis, channels_last
 
 FORMAT = "ckbd-model-1"
 MODELS = Path(__file__).parent / "weights"
@@ -217,5 +217,4 @@ def fill(parts: dict[str, nn.Module], tensors: dict[str, Tensor], device: str | 
             half = name in tensors and tensors[name].dtype == torch.float16
             state[name] = expect(tensors, name, torch.float16 if half else torch.float32, shape).float()
         module.load_state_dict({name.removeprefix(f"{part}."): t for name, t in state.items()}, assign=True)
-        module.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # not in stubs
-        module.requires_grad_(False)
+        channels_last(module.to(device)).eval().requires_grad_(False)

@@ -8,13 +8,21 @@ residual blocks as zero: training starts from a sound transform codec instead of
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEATURE_SCALE = 4.0  # brings DCT coefficients of images in [0, 1] to about unit size
+
+
+M_ = TypeVar("M_", bound=nn.Module)
+
+
+def channels_last(module: M_) -> M_:
+    """The module, its four-dimensional weights channels last in memory."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack this form
 
 
 def bias_of(layer: nn.Conv2d) -> Tensor:

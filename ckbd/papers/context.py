@@ -9,6 +9,7 @@ of your own.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -105,7 +106,7 @@ def _rows(name: str, value: object, largest: int) -> Rows:
     return tuple(tuple(row) for row in value)
 
 
-def square(side: int, inside) -> Rows:
+def square(side: int, inside: Callable[[int, int], object]) -> Rows:
     """The mask of a side whose taps are the offsets (dh, dw), not (0, 0), for which inside(dh, dw) holds."""
     r = range(-(side // 2), side // 2 + 1)
     return tuple(tuple(int((dh, dw) != (0, 0) and bool(inside(dh, dw))) for dw in r) for dh in r)

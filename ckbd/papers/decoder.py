@@ -98,7 +98,7 @@ class VariantDecoder:
         with self.stage("phases"):
             state = self.zone.begin(psi)
         if self.order == "tuned" and self._tuned is not None:
-            y_hat = self._tuned_scan(decoder, state.psi_acc, h.tracks)
+            y_hat = self._tuned_scan(self._tuned, decoder, state.psi_acc, h.tracks)
             decoder.finish()
             return y_hat
         for first, last, sites in scan.steps(c.context, H, W, h.tracks, self.order):
@@ -122,7 +122,9 @@ class VariantDecoder:
             decoder.step(track, np.ascontiguousarray(k), r, mean=np.ascontiguousarray(mean), share=share.copy())
         return r
 
-    def _tuned_scan(self, decoder: _rans.TrackDecoder, psi_acc: Tensor, tracks: int) -> np.ndarray:
+    def _tuned_scan(
+        self, walk: scan.TunedRaster, decoder: _rans.TrackDecoder, psi_acc: Tensor, tracks: int
+    ) -> np.ndarray:
         r, track = np.empty((1, self.model.config.M), np.int16), np.zeros(1, np.uint16)
 
         def decode(row: int, mean: np.ndarray, k: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -134,4 +136,4 @@ class VariantDecoder:
             return r[0]
 
         with self.stage("phases"):
-            return self._tuned.run(psi_acc.numpy(), decode)
+            return walk.run(psi_acc.numpy(), decode)

@@ -80,15 +80,16 @@ class VariantEncoder:
             z = numerics.round_half_up(site_y).clamp(-limit, limit).to(torch.int16).numpy()
             nothing = np.zeros((0, 0, c.mixtures, c.M), np.uint8)
             return z.reshape(-1), nothing.astype(np.int16), nothing, nothing, np.zeros((0, 0, c.M), np.int16)
-        z = numerics.round_half_up(m.h_a(y).clamp(-numerics.ACT_MAX, numerics.ACT_MAX))
-        if not z.isfinite().all():
+        hyper = numerics.round_half_up(m.h_a(y).clamp(-numerics.ACT_MAX, numerics.ACT_MAX))
+        if not hyper.isfinite().all():
             raise ValueError("image: its features are not finite with this model")
-        z = z[0].permute(1, 2, 0).to(torch.int16).cpu().contiguous().numpy()
+        z = hyper[0].permute(1, 2, 0).to(torch.int16).cpu().contiguous().numpy()
         state = self.zone.begin(self.zone.psi(z, math.floor(quality)))
         if not c.centred or not c.has_means:
-            r = numerics.round_half_up(site_y).clamp(-limit, limit)
             if self.one_pass:
-                return z.reshape(-1), *self.zone.all(state, numerics.MEAN_STEP * r), r.to(torch.int16).numpy()
+                whole = numerics.round_half_up(site_y).clamp(-limit, limit)
+                found = self.zone.all(state, numerics.MEAN_STEP * whole)
+                return z.reshape(-1), *found, whole.to(torch.int16).numpy()
         H, W = site_y.shape[:2]
         mean, k, share = (np.empty((H, W, c.mixtures, c.M), t) for t in (np.int16, np.uint8, np.uint8))
         symbols = np.empty((H, W, c.M), np.int16)

@@ -18,7 +18,9 @@ from ckbd.kernels import numerics
 from ckbd.model import entropy, quant
 from ckbd.model.file import expect, fill, identity, read_layers, read_tensors, write
 from ckbd.model.model import ExactLayers
-from ckbd.papers.context import Context
+from ckbd.model.transforms import Analysis, Synthesis
+from ckbd.papers.context import Context, from_spec
+from ckbd.papers.minnen import MinnenAnalysis, MinnenSynthesis
 from ckbd.papers.variant import CHOICES, Variant, VariantConfig, transforms
 
 FORMAT = "ckbd-variant-1"
@@ -33,9 +35,9 @@ class LoadedVariant:
     identity: bytes
     layers: ExactLayers
     tables: dict[str, Tensor]
-    g_a: nn.Module
+    g_a: Analysis | MinnenAnalysis
     h_a: nn.Module
-    g_s: nn.Module
+    g_s: Synthesis | MinnenSynthesis
     log_gain: Tensor
     log_ungain: Tensor
 
@@ -121,11 +123,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedVariant:
             raise ValueError(f"model file: {name} is not what the config says")
     layers = read_layers(tensors, exact_shapes(c))
     with torch.device("meta"):
-        parts = dict(zip(("g_a", "h_a", "g_s"), transforms(c), strict=True))
-    fill(parts, tensors, device)
+        g_a, h_a, g_s = transforms(c)
+    fill({"g_a": g_a, "h_a": h_a, "g_s": g_s}, tensors, device)
     gains = [expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
     tables = _tables(tensors, c.M if c.prior == "factorised" else c.Nz)
-    return LoadedVariant(c, identity(tensors), layers, tables, **parts, log_gain=gains[0], log_ungain=gains[1])
+    return LoadedVariant(c, identity(tensors), layers, tables, g_a, h_a, g_s, gains[0], gains[1])
 
 
 def _tables(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
@@ -149,4 +151,5 @@ def _tables(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
 def context_of(tensors: dict[str, Tensor]) -> Context:
     """The context that a model file's tensors describe."""
     order = tensors["exact.context.order"].tolist()
-    return Context(tensors["exact.context.mask"].tolist(), None if order == [[255]] else order)
+    mask = tensors["exact.context.mask"].tolist()
+    return from_spec({"mask": mask, "order": None if order == [[255]] else order})

@@ -47,7 +47,8 @@ def phases(context: Context, height: int, width: int) -> Iterator[Sites]:
     """All sites of a phase a step, in raster order."""
     where = context.phase_map(height, width).numpy()
     for p in range(context.phases):
-        yield np.nonzero(where == p)
+        rows, columns = np.nonzero(where == p)
+        yield rows, columns
 
 
 def steps(context: Context, height: int, width: int, tracks: int, order: str) -> Iterator[tuple[bool, bool, Sites]]:

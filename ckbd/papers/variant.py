@@ -9,7 +9,7 @@ these are for study, and their streams are of version 2 (docs/format.md, section
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from ckbd.kernels.numerics import round_half_up
 from ckbd.model import entropy
 from ckbd.model.model import HIDDEN_FRAC, K_FRAC, Config, ExactLayers, first_gains, gain_at, hyper_map, lmbda_at
 from ckbd.model.quant import QuantLinear
+from ckbd.model.transforms import Analysis, Synthesis
 from ckbd.papers import context
 from ckbd.papers.context import Context
 from ckbd.papers.minnen import MinnenAnalysis, MinnenHyperAnalysis, MinnenSynthesis
@@ -47,7 +48,7 @@ class VariantConfig(Config):
 
     transform: str = "ckbd"
     prior: str = "mean-scale"
-    context: Context | str | dict = field(default="checkerboard")
+    context: Context = context.NAMED["checkerboard"]
     centring: str = "mean"
     mixtures: int = 1
     supernet: bool = False
@@ -211,7 +212,16 @@ class Variant(nn.Module):
         x_hat = self.g_s(y_hat * gain_at(self.log_ungain, quality))
         return {"x_hat": x_hat.float(), "bits_y": bits_y, "bits_z": bits_z}
 
-    def _latents(self, y, noisy, psi_acc, layers, rate, latent, only) -> tuple[Tensor, Tensor]:
+    def _latents(
+        self,
+        y: Tensor,
+        noisy: Tensor,
+        psi_acc: Tensor,
+        layers: ExactLayers,
+        rate: str,
+        latent: str,
+        only: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         """(y_hat, bits), channels last (B, h, w, M). Rounding, entropy and context in one pass, or in one for each
         phase.
 
@@ -222,11 +232,12 @@ class Variant(nn.Module):
         H, W = y.shape[1:3]
         live, phase = c.seen.live(H, W), c.seen.phase_map(H, W).to(y.device)
         if c.supernet:
+            assert only is not None
             live, phase = None, torch.full((H, W), int(only.sum() > 0))
         live = None if live is None else live.to(y.device)
         whole = round_half_up(y.clamp(-numerics.R_MAX, numerics.R_MAX)) if latent == "ste" else noisy
 
-        def params(y_hat):
+        def params(y_hat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             seen = context.columns(numerics.compand(round_half_up(numerics.MEAN_STEP * y_hat)), c.seen, live, only)
             return parameters(with_context(psi_acc, seen, phase, layers, c), layers, c)
 
@@ -254,11 +265,17 @@ class Variant(nn.Module):
         return y_hat, entropy.mixture_bits(r, k, share)
 
 
-def transforms(c: VariantConfig) -> tuple[nn.Module, nn.Module, nn.Module]:
+def transforms(c: VariantConfig) -> tuple[Analysis | MinnenAnalysis, nn.Module, Synthesis | MinnenSynthesis]:
     """(g_a, h_a, g_s) of a config, freshly initialised; a factorised prior has nothing for an h_a to do."""
+    g_a: Analysis | MinnenAnalysis
+    h_a: nn.Module
+    g_s: Synthesis | MinnenSynthesis
     if c.transform == "minnen2018":
-        g_a, h_a, g_s = MinnenAnalysis(c.width, c.M), MinnenHyperAnalysis(c.hyper, c.M, c.Nz), None
-        g_s = MinnenSynthesis(c.width, c.M)
+        g_a, h_a, g_s = (
+            MinnenAnalysis(c.width, c.M),
+            MinnenHyperAnalysis(c.hyper, c.M, c.Nz),
+            MinnenSynthesis(c.width, c.M),
+        )
     else:
         g_a, h_a, g_s = c.networks()
     return g_a, nn.Identity() if c.prior == "factorised" else h_a, g_s

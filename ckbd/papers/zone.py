@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ckbd.kernels import numerics, reference
-from ckbd.kernels.numerics import IntLayer
 from ckbd.model.model import ExactLayers, hyper_map
 from ckbd.papers import context, scan
 from ckbd.papers.variant import VariantConfig, parameters, project_psi, with_context
@@ -34,7 +33,7 @@ class Zone:
     def __init__(self, layers: ExactLayers, c: VariantConfig):
         reference.probe(torch.device("cpu"), torch.float32)
         self.c = c
-        self.layers = ExactLayers((name, IntLayer(*(t.float() for t in layer[:3]))) for name, layer in layers.items())
+        self.layers = ExactLayers((name, layer.to("cpu", torch.float32)) for name, layer in layers.items())
         self.taps = torch.tensor(c.context.taps, dtype=torch.int64).view(-1, 2)
 
     def psi(self, z: np.ndarray, quality: int) -> Tensor:

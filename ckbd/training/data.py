@@ -9,12 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ckbd.codec import image
+
+Fetcher = Callable[[], tuple[object, str]]
 
 
 def pictures(path: str | Path) -> Iterator[np.ndarray]:
@@ -43,9 +46,10 @@ def sample(paths: Sequence[str | Path], count: int, side: int, seed: int) -> Ite
             yield picture[top : top + side, left : left + side]
 
 
-def _fetchers(path: str | Path, stack: ExitStack) -> list[Callable[[], tuple[object, str]]]:
+def _fetchers(path: str | Path, stack: ExitStack) -> list[Fetcher]:
     """A function for each picture, in name order, that gives _read's arguments while stack is open."""
     path = Path(path)
+    fetchers: list[Fetcher]
     if path.is_dir():
         fetchers = [partial(_pair, file, str(file)) for file in image.find(path)]
     else:
@@ -72,10 +76,12 @@ def _pair(source: object, name: str) -> tuple[object, str]:
 
 def _extract(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, str]:
     with _naming(path):
-        return io.BytesIO(tar.extractfile(member).read()), f"{path}: {member.name}"
+        file = tar.extractfile(member)
+        assert file is not None  # a member that is a file has one
+        return io.BytesIO(file.read()), f"{path}: {member.name}"
 
 
-def _read(source, name) -> np.ndarray:
+def _read(source: Any, name: str) -> np.ndarray:
     try:
         return image.read(source).rgb
     except (OSError, ValueError) as error:
@@ -98,7 +104,7 @@ class Crops:
         for i in range(count):
             p = self.pictures[self.rng.integers(len(self.pictures))]
             top, left = (self.rng.integers(n - size + 1) for n in p.shape[:2])
-            crop = np.rot90(p[top : top + size, left : left + size], self.rng.integers(4))
+            crop = np.rot90(p[top : top + size, left : left + size], int(self.rng.integers(4)))
             out[i] = crop[:, ::-1] if self.rng.integers(2) else crop
         return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
 

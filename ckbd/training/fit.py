@@ -59,7 +59,8 @@ class Counts:
 
     def weighted(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """(y (64, 1024), z (Nz, 255)), float64: sums over the qualities by their weights (Q,)."""
-        return tuple(torch.einsum("q,qrs->rs", weights, t.double()) for t in (self.y, self.z))
+        y, z = (torch.einsum("q,qrs->rs", weights, t.double()) for t in (self.y, self.z))
+        return y, z
 
 
 def count(encoder: Encoder, pictures: Iterable[np.ndarray]) -> tuple[Counts, Counts]:
@@ -144,12 +145,12 @@ def best_z(mass: Tensor) -> dict[str, Tensor]:
     """The z tables of least code length for mass, any non-negative (Nz, 255) with something in every row."""
     rows, lows = [], []
     for p in _normal(mass):
-        first, last = np.triu_indices(len(p))
+        firsts, lasts = np.triu_indices(len(p))
         below = np.append(0.0, np.cumsum(p))  # below[i]: of the symbols before number i
         above = np.append(np.cumsum(p[::-1])[::-1], 0.0)
-        far = below[np.maximum(first - 64, 0)] + above[np.minimum(last + 65, len(p))]
-        best = _range_bits(p, first, last, below[first] + above[last + 1], far, entropy.TOTAL).argmin()
-        first, last = int(first[best]), int(last[best])
+        far = below[np.maximum(firsts - 64, 0)] + above[np.minimum(lasts + 65, len(p))]
+        best = _range_bits(p, firsts, lasts, below[firsts] + above[lasts + 1], far, entropy.TOTAL).argmin()
+        first, last = int(firsts[best]), int(lasts[best])
         rows.append([*p[first : last + 1].tolist(), float(below[first] + above[last + 1])])
         lows.append(first - numerics.ACT_MAX)
     return entropy.z_tables(rows, lows)
@@ -193,11 +194,12 @@ def fit(tables: dict[str, Tensor], fitted: Counts, held_out: Counts) -> Fit:
     least code length on held_out; then both sets of counts are fitted.
     """
 
-    def bits(by: dict[str, Tensor], counts: Counts) -> tuple[Tensor, Tensor]:
-        return tuple((c * b).sum((1, 2)) for c, b in zip((counts.y, counts.z), code_lengths(by), strict=True))
+    def bits(by: dict[str, Tensor], counts: Counts) -> Tensor:
+        y, z = ((c * b).sum((1, 2)) for c, b in zip((counts.y, counts.z), code_lengths(by), strict=True))
+        return y + z
 
     everything = fitted + held_out
-    total = sum(bits(tables, everything))
+    total = bits(tables, everything)
     weights = torch.where(total > 0, total.mean() / total, 0.0)
     seen, unseen, all_seen = (counts.weighted(weights) for counts in (fitted, held_out, everything))
 
@@ -212,7 +214,7 @@ def fit(tables: dict[str, Tensor], fitted: Counts, held_out: Counts) -> Fit:
         return pseudo, make(seen[part] + pseudo * prior), make(all_seen[part] + pseudo * prior)
 
     y, z = fit_part(0, gaussian_mass(), best_y), fit_part(1, table_mass(tables), best_z)
-    return Fit(y[2] | z[2], (y[0], z[0]), sum(bits(tables, held_out)), sum(bits(y[1] | z[1], held_out)))
+    return Fit(y[2] | z[2], (y[0], z[0]), bits(tables, held_out), bits(y[1] | z[1], held_out))
 
 
 def fit_file(encoder: Encoder, model: str, pictures: Iterable[np.ndarray], out: str) -> tuple[Fit, bytes]:

@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # closures are not taken
         for group in self.param_groups:
             shapes: dict[tuple[int, int], list[Tensor]] = {}
             for p in group["params"]:
@@ -57,7 +57,8 @@ class Muon(torch.optim.Optimizer):
                 for p in params:
                     if not self.state[p]:
                         self.state[p]["momentum"] = torch.zeros_like(p)
-                grads, kept = [p.grad for p in params], [self.state[p]["momentum"] for p in params]
+                grads = [p.grad for p in params if p.grad is not None]  # as many: see above
+                kept = [self.state[p]["momentum"] for p in params]
                 torch._foreach_lerp_(kept, grads, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(grads, kept, group["momentum"])
                 moved = orthogonalise(torch.stack([one.reshape(rows, columns) for one in ahead]))

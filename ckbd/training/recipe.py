@@ -18,10 +18,12 @@ import pickle
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ckbd.model.transforms import channels_last
 from ckbd.papers import file as variantfile
 from ckbd.papers.variant import Variant, VariantConfig
 from ckbd.training.data import Crops
@@ -29,6 +31,17 @@ from ckbd.training.steps import draw_qualities, loss_of
 from ckbd.training.train import crop_stages, cut_log, learning_rate
 
 COLUMNS = ("step", "lr", "loss", "bpp", "bpp_z", "psnr")
+
+
+# How a field's annotation reads -> what its value may be.
+KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "list": (list,),
+    "dict": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,7 @@ class Recipe:
         wanted = {"metric": ("mse", "ms-ssim"), "rate": ("noise", "rounded"), "latent": ("ste", "noise")}
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
-            kinds = {"str": str, "int": int, "bool": bool, "float": (int, float), "list": list, "dict": dict}
-            if not isinstance(value, kinds[one.type]) or (isinstance(value, bool) and one.type != "bool"):
+            if not isinstance(value, KINDS[str(one.type)]) or (isinstance(value, bool) and one.type != "bool"):
                 raise ValueError(f"{one.name}: expected {one.type}, got {value!r}")
             if value not in wanted.get(one.name, (value,)):
                 raise ValueError(f"{one.name}: expected one of {', '.join(wanted[one.name])}, got {value!r}")
@@ -86,7 +98,7 @@ class Recipe:
         return VariantConfig(**self.model)
 
     @classmethod
-    def read(cls, path: str | Path, **changes) -> Recipe:
+    def read(cls, path: str | Path, **changes: Any) -> Recipe:
         """The recipe of a JSON file with some of the fields changed; ValueError naming what is wrong."""
         try:
             given = json.loads(Path(path).read_text())
@@ -134,7 +146,7 @@ def run(recipe: Recipe, quiet: bool = False) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     stages = crop_stages(recipe.crops)
     data = Crops(recipe.data, max(size for size, _ in stages), recipe.seed)
-    model = Variant(config).to(recipe.device, memory_format=torch.channels_last)
+    model = channels_last(Variant(config).to(recipe.device))
     if recipe.init:
         start = averaged_model(recipe.init)
         if start.config != config:
@@ -163,7 +175,11 @@ def run(recipe: Recipe, quiet: bool = False) -> Path:
     cut_log(log, step)
 
     def store() -> None:
-        state = {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
+        state: dict[str, Any] = {
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
         state |= {"step": step, "recipe": same, "rng": torch.get_rng_state()}
         state |= {"data_rng": data.rng.bit_generator.state}
         if torch.device(recipe.device).type == "cuda":
@@ -172,7 +188,8 @@ def run(recipe: Recipe, quiet: bool = False) -> Path:
         os.replace(checkpoint.with_suffix(".new"), checkpoint)
 
     balance = math.sqrt(config.lmbda_min * config.lmbda_max)
-    weights, averaged = list(model.parameters()), list(average.parameters())
+    weights: list[Tensor] = list(model.parameters())
+    averaged: list[Tensor] = list(average.parameters())
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(log, "a", newline="", buffering=1))
         rows = csv.writer(file)

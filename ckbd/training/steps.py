@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def draw_qualities(count: int, device: str | torch.device = "cpu") -> Tensor:
 def optimisers(model: nn.Module, lr: float, muon_lr: float, capturable: bool) -> list[torch.optim.Optimizer]:
     """Adam for everything, or Muon (muon_lr above 0) for the matrices of g_a, g_s and h_a and Adam for the rest."""
     rate: Callable[[float], float | Tensor] = float
-    more: dict[str, bool] = {}
+    more: dict[str, Any] = {}
     if capturable:
         device = next(model.parameters()).device
         rate, more = (lambda value: torch.tensor(value, device=device)), {"capturable": True, "fused": True}
@@ -82,7 +83,8 @@ class Stepper:
     ):
         self.model, self.optimisers, self.draw = model, optimisers, draw
         self.metric, self.clip, self.bf16 = metric, clip, bf16
-        self.weights, self.averaged = list(model.parameters()), list(average.parameters())
+        self.weights: list[Tensor] = list(model.parameters())
+        self.averaged: list[Tensor] = list(average.parameters())
         self.device = self.weights[0].device
         self.balance = math.sqrt(model.config.lmbda_min * model.config.lmbda_max)
         self.sums = torch.zeros(SUMS, dtype=torch.float64, device=self.device)

@@ -22,6 +22,7 @@ import torch
 
 from ckbd.model.file import save
 from ckbd.model.model import Checkerboard, Config, carried_gains
+from ckbd.model.transforms import channels_last
 from ckbd.training import steps
 from ckbd.training.data import Crops, DeviceCrops
 
@@ -66,7 +67,7 @@ def train(args: argparse.Namespace) -> Checkerboard:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
 
-    model = Checkerboard(config).to(device, memory_format=torch.channels_last)
+    model = channels_last(Checkerboard(config).to(device))
     if args.init:
         _start(model, args.init)
     average = Checkerboard(config).to(device)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def restore(model: nn.Module) -> nn.Module:
     return _part("acceleration").restore(model)
 
 
-def _part(name: str):
+def _part(name: str) -> ModuleType:
     try:
         importlib.import_module("compressai")
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any, SupportsIndex
 
 from compressai.latent_codecs import CheckerboardLatentCodec
 from torch import nn
@@ -27,7 +28,7 @@ def accelerate(model: nn.Module, parameters: str = "stock", serial: str = "stock
     for name, value, known in (("parameters", parameters, PARAMETERS), ("serial", serial, SERIAL)):
         if value not in known:
             raise ValueError(f"{name}: expected {' or '.join(map(repr, known))}, got {value!r}")
-    mixins = {CheckerboardLatentCodec: PARAMETERS[parameters]}
+    mixins: dict[Any, Any] = {CheckerboardLatentCodec: PARAMETERS[parameters]}  # by the class that they go before
     mixins.update((mixin.HOST, mixin) for mixin in SERIAL[serial])
     found = [
         (name, module, host, mixin)
@@ -59,8 +60,8 @@ def restore(model: nn.Module) -> nn.Module:
 class Accelerated:
     """A module whose class was put together here: copies and pickles put it together again."""
 
-    def __reduce_ex__(self, protocol):
-        cls = type(self)
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        cls: Any = type(self)
         state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
         return _rebuild, (cls.ckbd_mixin, cls.ckbd_base), state
 
@@ -73,15 +74,16 @@ def fast_class(mixin: type, base: type) -> type:
 
 
 def _rebuild(mixin: type, base: type) -> nn.Module:
-    cls = fast_class(mixin, base)
+    cls: Any = fast_class(mixin, base)
     return cls.__new__(cls)
 
 
 def _base(module: nn.Module) -> type:
-    return type(module).ckbd_base if isinstance(module, Accelerated) else type(module)
+    cls: Any = type(module)
+    return cls.ckbd_base if isinstance(module, Accelerated) else cls
 
 
-def _reason(module: nn.Module, host: type, mixin: type) -> str | None:
+def _reason(module: nn.Module, host: type, mixin: Any) -> str | None:
     """Why a module cannot have a setting, or None."""
     base = _base(module)
     for name in mixin.REPLACED:

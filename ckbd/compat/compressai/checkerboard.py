@@ -11,29 +11,29 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from compressai.layers import CheckerboardMaskedConv2d
-from torch import Tensor, nn
+from torch import Tensor
 
-from ckbd.compat.compressai.plain import compress_y, decompress_y
+from ckbd.compat.compressai.plain import Host, compress_y, decompress_y
 
 
 class StockCheckerboard:
     """Goes before CheckerboardLatentCodec, or a class derived from it, among the bases of a codec's class."""
 
     # What a derived class may not override, because this one stands in for it.
-    REPLACED = ("compress", "decompress", "_y_ctx_zero", "embed", "unembed")
+    REPLACED: tuple[str, ...] = ("compress", "decompress", "_y_ctx_zero", "embed", "unembed")
 
     @staticmethod
-    def check(codec: nn.Module) -> None:
+    def check(codec: Host) -> None:
         """Any codec can have it."""
 
     @torch.no_grad()
-    def _y_ctx_zero(self, y: Tensor) -> Tensor:
+    def _y_ctx_zero(self: Host, y: Tensor) -> Tensor:
         conv = self.context_prediction
         if not (is_checkerboard(conv) and y.is_contiguous() and conv.weight.is_contiguous()):
-            return super()._y_ctx_zero(y)  # whose memory format follows from the convolution
+            return super()._y_ctx_zero(y)  # type: ignore[misc]  # the codec's own, whose memory format follows from the convolution
         return y.new_zeros((y.shape[0], conv.out_channels, *y.shape[2:]))
 
-    def compress(self, y: Tensor, side_params: Tensor) -> dict:
+    def compress(self: Host, y: Tensor, side_params: Tensor) -> dict:
         n, c, h, w = y.shape
         _check_width(w)
         y_hat_ = side_params.new_zeros((2, n, c, h, w // 2))
@@ -48,7 +48,9 @@ class StockCheckerboard:
         y_hat = self.embed(y_hat_)
         return {"strings": strings, "shape": y_hat.shape[1:], "y_hat": y_hat}
 
-    def decompress(self, strings: list[list[bytes]], shape: tuple[int, ...], side_params: Tensor, **kwargs) -> dict:
+    def decompress(
+        self: Host, strings: list[list[bytes]], shape: tuple[int, ...], side_params: Tensor, **kwargs: object
+    ) -> dict:
         n = check_strings(strings)
         c, h, w = shape
         _check_width(w)
@@ -59,7 +61,7 @@ class StockCheckerboard:
             y_hat_[i] = decompress_y(self.latent_codec["y"], [strings[i]], (h, w // 2), params_i)["y_hat"]
         return {"y_hat": self.embed(y_hat_)}
 
-    def _params(self, y_hat_: Tensor, side_params_: Tensor, i: int) -> Tensor:
+    def _params(self: Host, y_hat_: Tensor, side_params_: Tensor, i: int) -> Tensor:
         """Entropy parameters (n, 2 c, h, w / 2) of phase i; y_hat_ (2, n, c, h, w / 2) as far as it is known."""
         conv = self.context_prediction
         _, n, _, h, half = y_hat_.shape
@@ -72,7 +74,7 @@ class StockCheckerboard:
         return self.entropy_parameters(self.merge(y_ctx, side_params_[i]))
 
 
-def is_checkerboard(conv: nn.Module) -> bool:
+def is_checkerboard(conv: Host) -> bool:
     """Whether a context convolution is CompressAI's own, keeps height and width, and has nothing unusual."""
     return (
         type(conv) is CheckerboardMaskedConv2d
@@ -98,7 +100,7 @@ def check_strings(strings: list[list[bytes]]) -> int:
     return n
 
 
-def dense_context(codec: nn.Module, y_hat_: Tensor) -> Tensor:
+def dense_context(codec: Host, y_hat_: Tensor) -> Tensor:
     """Context (2, n, C, h, w / 2) of both phases as CompressAI has it, by a convolution over the whole lattice."""
     return codec.unembed(codec.context_prediction(codec.embed(y_hat_)))
 
@@ -119,7 +121,7 @@ class HalfContext:
     def __init__(self) -> None:
         self._known: dict[tuple, int] = {}
 
-    def __call__(self, codec: nn.Module, y_hat_: Tensor) -> Tensor:
+    def __call__(self, codec: Host, y_hat_: Tensor) -> Tensor:
         """(n, C, h, w / 2) of y_hat_ (2, n, c, h, w / 2), of which the non-anchors are zero."""
         conv = codec.context_prediction
         if not self._applies(conv, y_hat_):
@@ -139,7 +141,7 @@ class HalfContext:
         return dense
 
     @staticmethod
-    def _applies(conv: nn.Module, y_hat_: Tensor) -> bool:
+    def _applies(conv: Host, y_hat_: Tensor) -> bool:
         return (
             is_checkerboard(conv)
             and y_hat_.device.type == "cpu"
@@ -151,7 +153,7 @@ class HalfContext:
         )
 
     @staticmethod
-    def _strided(codec: nn.Module, y_hat_: Tensor) -> Tensor:
+    def _strided(codec: Host, y_hat_: Tensor) -> Tensor:
         conv = codec.context_prediction
         conv.weight.data = conv.weight.data * conv.mask  # as its forward does
         ph, pw = conv.padding

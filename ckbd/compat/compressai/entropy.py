@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from compressai.entropy_models import EntropyModel, GaussianConditional, GaussianMixtureConditional
 from compressai.entropy_models import entropy_models as stock
 from compressai.entropy_models.entropy_models_vbr import EntropyModelVbr
 from torch import Tensor
 
 from ckbd import _ans
 
-EntropyModel = stock.EntropyModel
-GaussianConditional = stock.GaussianConditional
-GaussianMixtureConditional = stock.GaussianMixtureConditional
+Methods = dict[tuple[type, str], Callable[..., Any]]
+Host = Any  # an entropy model of CompressAI's: no checker knows its attributes
+Strings = list[bytes]
 
 # The methods replaced, as CompressAI has them, whatever install() has done since.
-ORIGINAL = {
+ORIGINAL: Methods = {
     (EntropyModel, "compress"): EntropyModel.compress,
     (EntropyModel, "decompress"): EntropyModel.decompress,
     (EntropyModelVbr, "compress"): EntropyModelVbr.compress,
@@ -38,7 +40,7 @@ ORIGINAL = {
 _tables: weakref.WeakKeyDictionary[torch.nn.Module, _ans.Tables] = weakref.WeakKeyDictionary()
 
 
-def tables_of(model: torch.nn.Module) -> _ans.Tables:
+def tables_of(model: EntropyModel) -> _ans.Tables:
     """The tables of an entropy model, converted; made anew when one of their values is another than before."""
     arrays = [
         t.detach().to("cpu", torch.int32).contiguous()
@@ -56,7 +58,7 @@ def takes_rows(model: torch.nn.Module) -> bool:
     return isinstance(coder, stock._EntropyCoder) and coder.name == "ans"
 
 
-def takes(model: torch.nn.Module) -> bool:
+def takes(model: EntropyModel) -> bool:
     """Whether it has that coder, and tables that it would accept."""
     return takes_rows(model) and model._quantized_cdf.dtype == torch.int32
 
@@ -96,17 +98,16 @@ def stream_of(name: str, string: Any) -> bytes | bytearray:
     return string
 
 
-def symbols_of(model: torch.nn.Module, inputs: Tensor, means: Tensor | None) -> Tensor:
+def symbols_of(model: EntropyModel, inputs: Tensor, means: Tensor | None) -> Tensor:
     """model.quantize(inputs, "symbols", means), in one pass where that is a subtraction and a rounding of floats."""
     if not rounds(model, inputs, means):
         return model.quantize(inputs, "symbols", means)
     out = torch.empty(inputs.shape, dtype=torch.int32)
-    flat = (None if t is None else t.detach().reshape(-1).contiguous() for t in (inputs, means))
-    _ans.symbols_of(*flat, out.view(-1))
+    _ans.symbols_of(_flat(inputs), None if means is None else _flat(means), out.view(-1))
     return out
 
 
-def rounds(model: torch.nn.Module, inputs: Tensor, means: Tensor | None) -> bool:
+def rounds(model: EntropyModel, inputs: Tensor, means: Tensor | None) -> bool:
     """Whether model.quantize(inputs, "symbols", means) rounds the difference of floats of one shape on the CPU."""
     return (
         type(model).quantize in (EntropyModel.quantize, EntropyModelVbr.quantize)
@@ -119,7 +120,11 @@ def _plain(t: Tensor) -> bool:
     return t.dtype == torch.float32 and t.device.type == "cpu"
 
 
-def encode_latents(model: torch.nn.Module, inputs: Tensor, indexes: Tensor, means: Tensor | None) -> list[bytes]:
+def _flat(t: Tensor) -> Tensor:
+    return t.detach().reshape(-1).contiguous()
+
+
+def encode_latents(model: EntropyModel, inputs: Tensor, indexes: Tensor, means: Tensor | None) -> list[bytes]:
     """encode() of symbols_of(model, inputs, means)."""
     if not rounds(model, inputs, means):
         symbols = model.quantize(inputs, "symbols", means)
@@ -136,7 +141,7 @@ def encode_latents(model: torch.nn.Module, inputs: Tensor, indexes: Tensor, mean
 
 
 def decode_latents(
-    model: torch.nn.Module, strings: list[bytes], indexes: Tensor, means: Tensor | None, dtype: torch.dtype
+    model: EntropyModel, strings: list[bytes], indexes: Tensor, means: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """model.dequantize(decode(...), means, dtype), in one pass where that is a conversion and a sum of floats."""
     tables, device = tables_of(model), model._quantized_cdf.device
@@ -157,7 +162,7 @@ def decode_latents(
     return out
 
 
-def check_inputs(model: torch.nn.Module, inputs: Tensor, indexes: Tensor) -> None:
+def check_inputs(model: EntropyModel, inputs: Tensor, indexes: Tensor) -> None:
     if len(inputs.size()) < 2:
         raise ValueError("Invalid `inputs` size. Expected a tensor with at least 2 dimensions.")
     if inputs.size() != indexes.size():
@@ -165,7 +170,7 @@ def check_inputs(model: torch.nn.Module, inputs: Tensor, indexes: Tensor) -> Non
     check_tables(model)
 
 
-def _check_strings(model: torch.nn.Module, strings: Any, indexes: Tensor, means: Tensor | None) -> None:
+def _check_strings(model: EntropyModel, strings: Any, indexes: Tensor, means: Tensor | None) -> None:
     if not isinstance(strings, (tuple, list)):
         raise ValueError("Invalid `strings` parameter type.")
     if len(strings) != indexes.size(0):
@@ -181,26 +186,30 @@ def _check_strings(model: torch.nn.Module, strings: Any, indexes: Tensor, means:
         raise ValueError("Invalid means parameters")
 
 
-def check_tables(model: torch.nn.Module) -> None:
+def check_tables(model: EntropyModel) -> None:
     model._check_cdf_size()
     model._check_cdf_length()
     model._check_offsets_size()
 
 
-def compress(self, inputs, indexes, means=None):
+def compress(self: Host, inputs: Tensor, indexes: Tensor, means: Tensor | None = None) -> list[bytes]:
     if not takes(self):
         return ORIGINAL[EntropyModel, "compress"](self, inputs, indexes, means)
     return encode_latents(self, inputs, indexes, means)
 
 
-def decompress(self, strings, indexes, dtype=torch.float, means=None):
+def decompress(
+    self: Host, strings: Strings, indexes: Tensor, dtype: torch.dtype = torch.float, means: Tensor | None = None
+) -> Tensor:
     if not takes(self):
         return ORIGINAL[EntropyModel, "decompress"](self, strings, indexes, dtype, means)
     _check_strings(self, strings, indexes, means)
     return decode_latents(self, strings, indexes, means, dtype)
 
 
-def compress_variable(self, inputs, indexes, means=None, qs=None):
+def compress_variable(
+    self: Host, inputs: Tensor, indexes: Tensor, means: Tensor | None = None, qs: Tensor | None = None
+) -> list[bytes]:
     if not takes(self):
         return ORIGINAL[EntropyModelVbr, "compress"](self, inputs, indexes, means, qs)
     if qs is None:
@@ -210,7 +219,14 @@ def compress_variable(self, inputs, indexes, means=None, qs=None):
     return encode(tables_of(self), symbols, indexes)
 
 
-def decompress_variable(self, strings, indexes, dtype=torch.float, means=None, qs=None):
+def decompress_variable(
+    self: Host,
+    strings: Strings,
+    indexes: Tensor,
+    dtype: torch.dtype = torch.float,
+    means: Tensor | None = None,
+    qs: Tensor | None = None,
+) -> Tensor:
     if not takes(self):
         return ORIGINAL[EntropyModelVbr, "decompress"](self, strings, indexes, dtype, means, qs)
     _check_strings(self, strings, indexes, means)
@@ -220,7 +236,7 @@ def decompress_variable(self, strings, indexes, dtype=torch.float, means=None, q
     return self.dequantize_variable(outputs, means=means, dtype=dtype, qs=qs)
 
 
-def build_indexes(self, scales):
+def build_indexes(self: Host, scales: Tensor) -> Tensor:
     # A scale's index is how many entries of the table but the last are below it (torch: 63 comparisons of the whole
     # tensor). The bound is what LowerBound's forward takes the maximum with.
     bound = self.lower_bound_scale
@@ -242,11 +258,11 @@ def build_indexes(self, scales):
 def scale_indexes(scales: Tensor, table: Tensor, bound: float) -> Tensor:
     """build_indexes of float32 scales on the CPU: int32, contiguous, of the shape of scales."""
     out = torch.empty(scales.shape, dtype=torch.int32)
-    _ans.scale_indexes(scales.detach().reshape(-1).contiguous(), table.contiguous(), bound, out.view(-1))
+    _ans.scale_indexes(_flat(scales), table.contiguous(), bound, out.view(-1))
     return out
 
 
-def compress_mixture(self, y, scales, means, weights):
+def compress_mixture(self: Host, y: Tensor, scales: Tensor, means: Tensor, weights: Tensor) -> tuple[Any, Tensor]:
     if not takes_rows(self):
         return ORIGINAL[GaussianMixtureConditional, "compress"](self, y, scales, means, weights)
     abs_max = max(1, max(int(y.max().abs().int()), int(y.min().abs().int())) + 1)
@@ -259,7 +275,9 @@ def compress_mixture(self, y, scales, means, weights):
     return (stream, abs_max, zero_bitmap), y_quantized
 
 
-def decompress_mixture(self, strings, abs_max, zero_bitmap, scales, means, weights):
+def decompress_mixture(
+    self: Host, strings: Any, abs_max: int, zero_bitmap: Tensor, scales: Tensor, means: Tensor, weights: Tensor
+) -> Tensor:
     if not takes_rows(self):
         return ORIGINAL[GaussianMixtureConditional, "decompress"](
             self, strings, abs_max, zero_bitmap, scales, means, weights
@@ -274,7 +292,7 @@ def decompress_mixture(self, strings, abs_max, zero_bitmap, scales, means, weigh
     return y_hat
 
 
-REPLACEMENT = {
+REPLACEMENT: Methods = {
     (EntropyModel, "compress"): compress,
     (EntropyModel, "decompress"): decompress,
     (EntropyModelVbr, "compress"): compress_variable,

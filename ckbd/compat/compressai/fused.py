@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from ckbd import kernels
 from ckbd.compat.compressai import entropy
 from ckbd.compat.compressai.checkerboard import StockCheckerboard, check_strings, is_checkerboard
-from ckbd.compat.compressai.plain import CHUNKS, Kept, Unsupported, bias_of, is_plain, pointwise_layers, weight_of
+from ckbd.compat.compressai.plain import (
+    CHUNKS,
+    Host,
+    Kept,
+    Unsupported,
+    bias_of,
+    is_plain,
+    pointwise_layers,
+    weight_of,
+)
 from ckbd.kernels import Lattice, Network, reference
 
 _networks: weakref.WeakKeyDictionary[nn.Module, Kept] = weakref.WeakKeyDictionary()
@@ -29,7 +38,7 @@ class FusedCheckerboard(StockCheckerboard):
     REPLACED = (*StockCheckerboard.REPLACED, "merge")
 
     @staticmethod
-    def check(codec: nn.Module) -> None:
+    def check(codec: Host) -> None:
         """Raises Unsupported, with the reason, if the kernels do not know such a network."""
         conv, inner = codec.context_prediction, codec.latent_codec["y"]
         if not is_checkerboard(conv) or conv.kernel_size not in ((3, 3), (5, 5), (7, 7)):
@@ -49,18 +58,26 @@ class FusedCheckerboard(StockCheckerboard):
             )
 
     @torch.no_grad()
-    def compress(self, y: Tensor, side_params: Tensor) -> dict:
+    def compress(self: Host, y: Tensor, side_params: Tensor) -> dict:
         strings, y_hat = self._images(side_params, y.shape[1:], y=y)
         return {"strings": strings, "shape": y_hat.shape[1:], "y_hat": y_hat}
 
     @torch.no_grad()
-    def decompress(self, strings: list[list[bytes]], shape: tuple[int, ...], side_params: Tensor, **kwargs) -> dict:
+    def decompress(
+        self: Host, strings: list[list[bytes]], shape: tuple[int, ...], side_params: Tensor, **kwargs: object
+    ) -> dict:
         n = check_strings(strings)
         if n != side_params.shape[0]:
             raise ValueError(f"strings: expected one for each of {side_params.shape[0]} side_params, got {n}")
         return {"y_hat": self._images(side_params, shape, strings=strings)[1]}
 
-    def _images(self, side_params: Tensor, shape, y: Tensor | None = None, strings=None) -> tuple[list, Tensor]:
+    def _images(
+        self: Host,
+        side_params: Tensor,
+        shape: tuple[int, ...],
+        y: Tensor | None = None,
+        strings: list[list[bytes]] | None = None,
+    ) -> tuple[list[list[bytes]], Tensor]:
         """(strings [anchors' [n], non-anchors' [n]], y_hat (n, c, h, w)): codes y, or decodes strings."""
         self.check(self)
         c, h, w = shape
@@ -75,20 +92,21 @@ class FusedCheckerboard(StockCheckerboard):
         if not n:
             return [[], []], side_params.new_zeros((n, c, h, w))
         step = n if side_params.is_cuda else 1
-        out = [[], []]
+        out: list[list[bytes]] = [[], []]
         y_hat = side_params.new_empty((n, c, h, w))
         for i in range(0, n, step):
             lattice = Lattice(((h, w),) * step, int(self.anchor_parity == "odd"))
             batch = _Batch(self, side_params[i : i + step], lattice)
             for p in range(2):
                 if strings is None:
+                    assert y is not None
                     out[p] += batch.encode(p, y[i : i + step])
                 else:
                     batch.decode(p, strings[p][i : i + step])
             y_hat[i : i + step] = batch.y_hat()
         return out, y_hat
 
-    def network(self) -> tuple[Network, tuple[Tensor, ...]]:
+    def network(self: Host) -> tuple[Network, tuple[Tensor, ...]]:
         """The weights as the kernels read them, of the values that they have now, and for CPUs those of the context
         alone: live taps (C, taps M), bias (C,), and the first layer's (H1, C).
         """
@@ -103,22 +121,24 @@ class FusedCheckerboard(StockCheckerboard):
         return kept.get(tensors, lambda: _network(conv, convs, slopes[0], model, inner.chunks))
 
 
-def _network(conv, convs, slope, model, chunks) -> tuple[Network, tuple[Tensor, ...]]:
-    first, hidden, output = ((weight_of(c).double().cpu(), bias_of(c).double().cpu()) for c in convs)
+def _network(
+    conv: Host, convs: list[nn.Conv2d], slope: float, model: Host, chunks: tuple[str, str]
+) -> tuple[Network, tuple[Tensor, ...]]:
+    first, hidden, last = ((weight_of(c).double().cpu(), bias_of(c).double().cpu()) for c in convs)
     C = conv.out_channels
     w_context, bias = kernels.fold_context(
         first[0][:, :C], (conv.weight * conv.mask).detach().cpu(), bias_of(conv).cpu()
     )
     # The kernels give means above scales.
     order = [chunks.index("means"), chunks.index("scales")]
-    output = tuple(torch.stack([t.chunk(2)[i] for i in order]).flatten(0, 1).float() for t in output)
+    weight, out_bias = (torch.stack([t.chunk(2)[i] for i in order]).flatten(0, 1).float() for t in last)
     device = conv.weight.device
     network = Network.floats(
         first[0][:, C:].float(),
         w_context.float(),
         torch.stack([first[1], first[1] + bias]).float(),
-        tuple(t.float() for t in hidden),
-        output,
+        (hidden[0].float(), hidden[1].float()),
+        (weight, out_bias),
         slope=slope,
         thresholds=_thresholds(model) if device.type == "cuda" else None,
         device=device,
@@ -127,7 +147,7 @@ def _network(conv, convs, slope, model, chunks) -> tuple[Network, tuple[Tensor, 
     return network, (live.contiguous(), bias_of(conv), weight_of(convs[0])[:, :C].contiguous())
 
 
-def _thresholds(model) -> Tensor:
+def _thresholds(model: Host) -> Tensor:
     """What sigma must exceed, one after the other, for the indices 1, 2, ...: build_indexes with its lower bound."""
     edges = torch.sort(model.scale_table[:-1].float().cpu()).values
     return torch.where(edges < model.lower_bound_scale.bound.cpu(), torch.tensor(-torch.inf), edges)
@@ -136,7 +156,7 @@ def _thresholds(model) -> Tensor:
 class _Batch:
     """Images of one size on their way through both phases. Rows are sites, channels last, as in ckbd.kernels."""
 
-    def __init__(self, codec: FusedCheckerboard, side_params: Tensor, lattice: Lattice):
+    def __init__(self, codec: Host, side_params: Tensor, lattice: Lattice):
         self.lattice = lattice
         self.network, self.context_layers = codec.network()
         self.model = codec.latent_codec["y"].gaussian_conditional
@@ -148,7 +168,7 @@ class _Batch:
             raise ValueError(f"side_params: expected {channels} channels, got {side.shape[1]}")
         self.psi = [kernels.split(side, lattice, p) for p in range(2)]
         self.full = side.new_zeros((lattice.full_sites, self.network.M))
-        self.context = None
+        self.context: Tensor | None = None
 
     def encode(self, p: int, y: Tensor) -> list[bytes]:
         mean, k = self._parameters(p)
@@ -183,8 +203,8 @@ class _Batch:
         return kernels.phase(psi_acc, context, self.network, self.lattice)
 
     def _put(self, p: int, r: Tensor, mean: Tensor) -> None:
-        self.context = r.float() + mean
-        kernels.merge(self.context, self.lattice, p, self.full)
+        self.context = context = r.float() + mean
+        kernels.merge(context, self.lattice, p, self.full)
 
     def _indexes(self, k: Tensor, p: int) -> Tensor:
         """Table indexes (n, M, sites that exist): k is sigma on a CPU, and the index itself on a GPU."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import compressai.ans
 import compressai.models  # the modules that bind the coder's names at import
@@ -35,7 +37,7 @@ class RansDecoder(ans.RansDecoder):
     __doc__ = ans.RansDecoder.__doc__
 
 
-def pmf_to_quantized_cdf(pmf, precision, /):
+def pmf_to_quantized_cdf(pmf: Sequence[float], precision: int, /) -> list[int]:
     return ans.pmf_to_quantized_cdf(pmf, precision)
 
 
@@ -74,7 +76,7 @@ def installed() -> bool:
     return _installed
 
 
-def _rebind(new_of: dict[int, object]) -> None:
+def _rebind(new_of: dict[int, Any]) -> None:
     for name, module in list(sys.modules.items()):
         if name == __name__ or not isinstance(getattr(module, "__dict__", None), dict):
             continue

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from compressai.entropy_models import GaussianConditional
 from compressai.latent_codecs import GaussianConditionalLatentCodec
 from torch import Tensor, nn
 
 from ckbd.compat.compressai import entropy
+from ckbd.compat.compressai.entropy import Host
 
 CHUNKS = (("scales", "means"), ("means", "scales"))
 
 
-def is_plain(codec: nn.Module) -> bool:
+def is_plain(codec: Host) -> bool:
     """Whether a latent codec is CompressAI's Gaussian one, with nothing overridden, on its own coder."""
     return (
         type(codec) is GaussianConditionalLatentCodec
@@ -22,7 +26,7 @@ def is_plain(codec: nn.Module) -> bool:
     )
 
 
-def compress_y(codec: nn.Module, y: Tensor, params: Tensor) -> dict:
+def compress_y(codec: Host, y: Tensor, params: Tensor) -> dict:
     """codec.compress(y, params). CompressAI's decodes its own strings to get y_hat; here y_hat is what was coded."""
     if not is_plain(codec):
         return codec.compress(y, params)
@@ -35,7 +39,7 @@ def compress_y(codec: nn.Module, y: Tensor, params: Tensor) -> dict:
     return {"strings": [strings], "shape": y.shape[2:4], "y_hat": model.dequantize(symbols, means_hat)}
 
 
-def decompress_y(codec: nn.Module, strings: list[list[bytes]], shape: tuple[int, int], params: Tensor) -> dict:
+def decompress_y(codec: Host, strings: list[list[bytes]], shape: tuple[int, int], params: Tensor) -> dict:
     """codec.decompress(strings, shape, params)."""
     if not is_plain(codec):
         return codec.decompress(strings, shape, params)
@@ -48,6 +52,9 @@ def decompress_y(codec: nn.Module, strings: list[list[bytes]], shape: tuple[int,
     return {"y_hat": y_hat}
 
 
+UNPADDED = ((0, 0), "valid")
+
+
 class Unsupported(Exception):
     """Why a codec cannot have a setting, in words."""
 
@@ -55,11 +62,12 @@ class Unsupported(Exception):
 def pointwise_layers(network: nn.Module) -> tuple[list[nn.Conv2d], list[float]]:
     """The 1x1 convolutions of an nn.Sequential and the slopes of the ReLUs between them; raises Unsupported."""
     modules = list(network) if type(network) is nn.Sequential else [network]
-    convs, slopes = [], []
+    convs: list[nn.Conv2d] = []
+    slopes: list[float] = []
     for i, module in enumerate(modules):
         if i % 2 == 0:
             plain = type(module) is nn.Conv2d and module.kernel_size == module.stride == (1, 1)
-            if not plain or module.groups != 1 or module.padding not in ((0, 0), "valid"):
+            if not isinstance(module, nn.Conv2d) or not plain or module.groups != 1 or module.padding not in UNPADDED:
                 raise Unsupported(f"its entropy_parameters have {_name(module)} where a 1x1 convolution is needed")
             convs.append(module)
         elif type(module) is nn.LeakyReLU:
@@ -96,9 +104,9 @@ class Kept:
 
     def __init__(self) -> None:
         self._sources: list[Tensor] = []
-        self._made = None
+        self._made: Any = None
 
-    def get(self, tensors: list[Tensor], make):
+    def get(self, tensors: list[Tensor], make: Callable[[], Any]) -> Any:
         """make() of now, or of an earlier call with equal tensors."""
         if self._made is None or not self._same(tensors):
             self._sources = [t.detach().clone() for t in tensors]

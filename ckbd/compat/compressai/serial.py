@@ -10,6 +10,8 @@ device, whatever the batch, since images are computed one by one.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from ckbd import _ans
 from ckbd.compat.compressai import entropy
-from ckbd.compat.compressai.plain import Kept, Unsupported, bias_of, pointwise_layers, weight_of
+from ckbd.compat.compressai.plain import Host, Kept, Unsupported, bias_of, pointwise_layers, weight_of
 
 _sparse: weakref.WeakKeyDictionary[nn.Module, Kept] = weakref.WeakKeyDictionary()
 
@@ -29,7 +31,7 @@ _sparse: weakref.WeakKeyDictionary[nn.Module, Kept] = weakref.WeakKeyDictionary(
 class StockContext:
     """(scales, means), each (1, M, 1, 1), of one position after the other, as CompressAI computes them."""
 
-    def __init__(self, host: nn.Module, params: Tensor, weight: Tensor):
+    def __init__(self, host: Host, params: Tensor, weight: Tensor):
         conv = host.context_prediction
         self.weight, self.bias, self.kernel = weight, conv.bias, conv.kernel_size[0]
         self.network, self.params, self.merge = host.entropy_parameters, params, _merge_of(host)
@@ -38,13 +40,14 @@ class StockContext:
         crop = y_hat[:, :, h : h + self.kernel, w : w + self.kernel]
         context = F.conv2d(crop, self.weight, self.bias)
         p = self.params[:, :, h : h + 1, w : w + 1]
-        return self.network(self.merge(p, context)).chunk(2, 1)
+        scales, means = self.network(self.merge(p, context)).chunk(2, 1)
+        return scales, means
 
 
 class SparseContext:
     """The same values up to rounding, from live taps alone. Only called at (0, 0), (0, 1), ..., in raster order."""
 
-    def __init__(self, host: nn.Module, params: Tensor, weight: Tensor):
+    def __init__(self, host: Host, params: Tensor, weight: Tensor | None):
         conv, (convs, slopes) = host.context_prediction, pointwise_layers(host.entropy_parameters)
         tensors = [p for module in (conv, *convs) for p in module.parameters()]
         kept = _sparse.setdefault(host, Kept())
@@ -62,7 +65,8 @@ class SparseContext:
         out = torch.addmv(self.psi[h, w], self.layers[0][0], context)
         for (weight, bias, _), (_, _, slope) in zip(self.layers[1:], self.layers[:-1], strict=True):
             out = torch.addmv(bias, weight, F.leaky_relu(out, slope))
-        return out.view(1, -1, 1, 1).chunk(2, 1)
+        scales, means = out.view(1, -1, 1, 1).chunk(2, 1)
+        return scales, means
 
 
 def _sparse_weights(conv: MaskedConv2d, convs: list[nn.Conv2d], slopes: list[float]) -> tuple:
@@ -94,7 +98,7 @@ class _Host:
     exact: bool  # the same operations as CompressAI, and its memory formats
 
     @classmethod
-    def check(cls, host: nn.Module) -> None:
+    def check(cls, host: Host) -> None:
         """Raises Unsupported, with the reason."""
         conv, model = host.context_prediction, host.gaussian_conditional
         if type(conv) is not MaskedConv2d or conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.groups != 1:
@@ -110,7 +114,7 @@ class _Host:
             if tuple(host.context_prediction.padding) != tuple(k // 2 for k in conv.kernel_size):
                 raise Unsupported(f"its context has padding {conv.padding}")
 
-    def _encode(self, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int) -> bytes:
+    def _encode(self: Host, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int) -> bytes:
         """The stream of y, padded (1, M, height + 2 padding, ...), which becomes y_hat where it lies."""
         model, conv = self.gaussian_conditional, self.context_prediction
         near = y_hat if self.exact else y_hat.contiguous(memory_format=torch.channels_last)
@@ -129,7 +133,9 @@ class _Host:
             y_hat.copy_(near)
         return _ans.encode(entropy.tables_of(model), symbols.view(-1), indexes.view(-1))
 
-    def _decode(self, string, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int, weight) -> None:
+    def _decode(
+        self: Host, string: Any, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int, weight: Tensor
+    ) -> None:
         """The inverse: fills y_hat, padded, which holds zeros."""
         model = self.gaussian_conditional
         near = y_hat if self.exact else y_hat.contiguous(memory_format=torch.channels_last)
@@ -153,10 +159,21 @@ class _Joint(_Host):
     HOST = JointAutoregressiveHierarchicalPriors
     REPLACED = ("_compress_ar", "_decompress_ar")
 
-    def _compress_ar(self, y_hat, params, height, width, kernel_size, padding):
+    def _compress_ar(
+        self: Host, y_hat: Tensor, params: Tensor, height: int, width: int, kernel_size: int, padding: int
+    ) -> bytes:
         return self._encode(y_hat, params, height, width, padding)
 
-    def _decompress_ar(self, y_string, y_hat, params, height, width, kernel_size, padding):
+    def _decompress_ar(
+        self: Host,
+        y_string: Any,
+        y_hat: Tensor,
+        params: Tensor,
+        height: int,
+        width: int,
+        kernel_size: int,
+        padding: int,
+    ) -> None:
         self._decode(y_string, y_hat, params, height, width, padding, self.context_prediction.weight)
 
 
@@ -164,9 +181,9 @@ class _Raster(_Host):
     """Goes before RasterScanLatentCodec, or a class derived from it, among a codec's bases."""
 
     HOST = RasterScanLatentCodec
-    REPLACED = ("compress", "decompress")
+    REPLACED: tuple[str, ...] = ("compress", "decompress")
 
-    def compress(self, y: Tensor, ctx_params: Tensor) -> dict:
+    def compress(self: Host, y: Tensor, ctx_params: Tensor) -> dict:
         n, _, h, w = y.shape
         padded = F.pad(y, (self.padding,) * 4)
         strings = [self._encode(padded[i : i + 1], ctx_params[i : i + 1], h, w, self.padding) for i in range(n)]
@@ -174,7 +191,9 @@ class _Raster(_Host):
         # One list a string is how CompressAI collates a batch.
         return {"strings": [[s] for s in strings], "y_hat": y_hat, "shape": y.shape[2:4]}
 
-    def decompress(self, strings: list[list[bytes]], shape: tuple[int, int], ctx_params: Tensor, **kwargs) -> dict:
+    def decompress(
+        self: Host, strings: list[list[bytes]], shape: tuple[int, int], ctx_params: Tensor, **kwargs: object
+    ) -> dict:
         (y_strings,) = strings
         h, w = shape
         conv, p = self.context_prediction, self.padding
@@ -201,6 +220,6 @@ class SparseRaster(_Raster):
     context, exact = SparseContext, False
 
 
-def _merge_of(host: nn.Module):
+def _merge_of(host: Host) -> Callable[..., Tensor]:
     """How a host joins the hyperprior's features and the context."""
     return getattr(host, "merge", None) or (lambda *parts: torch.cat(parts, dim=1))

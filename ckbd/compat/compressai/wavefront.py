@@ -8,13 +8,16 @@ its own: it decodes with the same setting on the same kind of device with as man
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ckbd import _ans
 from ckbd.compat.compressai import entropy
-from ckbd.compat.compressai.plain import Unsupported
+from ckbd.compat.compressai.plain import Host, Unsupported
 from ckbd.compat.compressai.serial import SparseContext, SparseJoint, SparseRaster
 
 
@@ -24,7 +27,7 @@ class _Diagonals:
     def __init__(self, height: int, width: int, slope: int) -> None:
         self.height, self.width, self.slope = height, width, slope
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """(first row, its column, how many positions): the next one is a row below and `slope` columns before."""
         for t in range(self.width + self.slope * (self.height - 1)):
             h = max(0, -((self.width - 1 - t) // self.slope))
@@ -42,11 +45,13 @@ class _Diagonals:
 class WavefrontContext(SparseContext):
     """(scales, means), each (n, M), of the positions of a diagonal."""
 
-    def __init__(self, host: nn.Module, params: Tensor, weight: Tensor, diagonals: _Diagonals):
+    def __init__(self, host: Host, params: Tensor, weight: Tensor | None, diagonals: _Diagonals):
         super().__init__(host, params, weight)
         self.diagonals = diagonals
 
-    def __call__(self, near: Tensor, h: int, w: int, n: int) -> tuple[Tensor, Tensor]:
+    def __call__(  # type: ignore[override]  # of a diagonal's positions, not of one
+        self, near: Tensor, h: int, w: int, n: int
+    ) -> tuple[Tensor, Tensor]:
         """near: y_hat, padded (H, W, M), contiguous."""
         view = self.diagonals.view
         taps = torch.cat([view(near, h + dh, w + a, n, b - a) for dh, a, b in self.taps], 1)
@@ -54,28 +59,31 @@ class WavefrontContext(SparseContext):
         out = torch.addmm(view(self.psi, h, w, n), context, self.layers[0][0].t())
         for (weight, bias, _), (_, _, slope) in zip(self.layers[1:], self.layers[:-1], strict=True):
             out = F.linear(F.leaky_relu(out, slope), weight, bias)
-        return out.chunk(2, 1)
+        scales, means = out.chunk(2, 1)
+        return scales, means
 
 
 class _Wavefront:
     """Goes before the sparse mixins and takes their loops over positions."""
 
     @classmethod
-    def check(cls, host: nn.Module) -> None:
-        super().check(host)
+    def check(cls, host: Host) -> None:
+        super().check(host)  # type: ignore[misc]  # of the mixin that it goes before
         conv = host.context_prediction
         p = conv.padding[0]
         alive = conv.mask != 0
         if bool(alive[:, :, p + 1 :].any()) or bool(alive[:, :, p, p:].any()):
             raise Unsupported("its context is not causal")
 
-    def _start(self, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int, weight: Tensor):
+    def _start(
+        self: Host, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int, weight: Tensor | None
+    ) -> tuple[Tensor, _Diagonals, WavefrontContext]:
         """(y_hat padded (H, W, M), diagonals, context of a diagonal)."""
         near = y_hat[0].permute(1, 2, 0).contiguous()
         diagonals = _Diagonals(height, width, padding + 1)
         return near, diagonals, WavefrontContext(self, params, weight, diagonals)
 
-    def _encode(self, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int) -> bytes:
+    def _encode(self: Host, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int) -> bytes:
         """The stream of y, padded (1, M, height + 2 padding, ...), which becomes y_hat where it lies."""
         model = self.gaussian_conditional
         near, diagonals, context = self._start(y_hat, params, height, width, padding, None)
@@ -93,7 +101,9 @@ class _Wavefront:
         y_hat.copy_(near.permute(2, 0, 1))
         return _ans.encode(entropy.tables_of(model), symbols.view(-1), indexes.view(-1))
 
-    def _decode(self, string, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int, weight) -> None:
+    def _decode(
+        self: Host, string: Any, y_hat: Tensor, params: Tensor, height: int, width: int, padding: int, weight: Tensor
+    ) -> None:
         """The inverse: fills y_hat, padded, which holds zeros."""
         model = self.gaussian_conditional
         near, diagonals, context = self._start(y_hat, params, height, width, padding, weight)
