@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FILE = Path(__file__).parents[1] / "gpu.json"
+FILE = Path(__file__).parent / "gpu.json"
 DEVICES = ("H100", "H200")  # whose benchmarks are wanted
 TIMES = {1: 3.0, 64: 2.0}  # batch -> as how many times as fast as torch.compile the kernels must be
 ROOFLINE = 0.5  # share, at batch 64
