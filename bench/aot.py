@@ -127,7 +127,8 @@ def inspect(one: Launch, target: Target) -> Report:
         return Report(one.label, target.name, 0, 0, 0, 0, 0, (f"does not compile: {reason}",))
     shared = compiled.metadata.shared
     read = _read_nvidia if target.gpu.backend == "cuda" else _read_amd
-    registers, spills, stack, tensor, failures = read(compiled, said, target.tensor.get(one.dtype))
+    pattern = target.tensor.get(one.dtype) if one.product else None
+    registers, spills, stack, tensor, failures = read(compiled, said, pattern)
     if spills:
         failures.append(f"{spills} spills")
     if stack > STACK:
@@ -136,7 +137,7 @@ def inspect(one: Launch, target: Target) -> Report:
         failures.append(f"{registers} registers")
     if shared > target.shared:
         failures.append(f"{shared} bytes of shared memory")
-    if one.product and one.dtype in target.tensor and not tensor:
+    if pattern and not tensor:
         failures.append("no tensor-core instruction")
     return Report(one.label, target.name, registers, spills, stack, shared, tensor, tuple(failures))
 
@@ -146,12 +147,14 @@ def _tool(name: str) -> str:
 
 
 def _read_nvidia(compiled, said: str, pattern: str | None) -> tuple[int, int, int, int, list[str]]:
+    registers = int(re.search(r"Used (\d+) registers", said)[1])
+    stack = int(re.search(r"(\d+) bytes stack frame", said)[1])
+    if pattern is None and stack == 0:  # no frame, so nothing that a spill could go to: no need to look
+        return registers, 0, 0, 0, serialised(said)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        sass = _run(_tool("nvdisasm"), "-c", file.name)
-    registers = int(re.search(r"Used (\d+) registers", said)[1])
-    stack = int(re.search(r"(\d+) bytes stack frame", said)[1])
+        sass = _run(_tool("nvdisasm"), "-c", "-ndf", file.name)  # without branch targets, which take a third of it
     spills = len(re.findall(r"\b(?:LDL|STL)\b", sass))
     return registers, spills, stack, len(re.findall(pattern, sass)) if pattern else 0, serialised(said)
 

@@ -30,7 +30,8 @@ from ckbd.codec.image import Picture
 from ckbd.evaluation import evaluate
 from ckbd.papers import file as variantfile
 from ckbd.papers.context import NAMED, Context, square
-from ckbd.papers.variant import Variant, cut
+from ckbd.papers.cut import cut
+from ckbd.papers.variant import Variant
 from ckbd.training import data, recipe
 
 MODEL = {"width": 96, "M": 96, "Nz": 32, "hyper": 64, "h_s": 48, "psi": 64, "H1": 128, "H2": 128}

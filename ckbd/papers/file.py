@@ -73,7 +73,7 @@ def context_tensors(c: VariantConfig) -> dict[str, Tensor]:
 def export(model: Variant) -> dict[str, Tensor]:
     """The tensors of a model file. Raises ValueError if a layer cannot be proved exact.
 
-    A supernet is exported with an empty mask, which is what it says in its config; ckbd.papers.variant.cut
+    A supernet is exported with an empty mask, which is what it says in its config; ckbd.papers.cut
     gives it another.
     """
     c, tensors = model.config, context_tensors(model.config)

@@ -239,7 +239,7 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
 
 
 def averaged_model(path: str | Path) -> Variant:
-    """The averaged weights of a checkpoint, for `ckbd.papers.variant.cut` and the studies."""
+    """The averaged weights of a checkpoint, for `ckbd.papers.cut` and the studies."""
     state = load_checkpoint(path)
     model = Variant(VariantConfig(**state["recipe"]["model"]))
     model.load_state_dict(state["average"])

@@ -43,6 +43,11 @@ class Tables {
   double entropy(uint8_t k) const { return y_entropy_[k]; }
 
  private:
+  void read_y(const TableIntegers& integers, size_t k);
+  void fill_narrow();
+  void read_z(const TableIntegers& integers, size_t c);
+  void fill_channels(size_t channels);
+
   std::vector<YRow> y_rows_;
   std::vector<Slot> y_slots_, z_slots_;
   std::vector<Code> y_codes_, z_codes_;

@@ -16,7 +16,7 @@ from compressai.registry import MODELS
 from models import WIDTHS, agree, gaussian, latents, model_of, picture, same
 
 import ckbd.compat.compressai as cc
-from ckbd.compat.compressai import ans, entropy, patch
+from ckbd.compat.compressai import ans, entropy, methods, patch
 
 STOCK = {name: getattr(compressai.ans, name) for name in ("RansEncoder", "RansDecoder", "BufferedRansEncoder")}
 
@@ -54,11 +54,11 @@ def test_every_name_of_the_coder_is_rebound_and_given_back():
 
 
 def test_the_methods_go_back_too():
-    methods = {key: getattr(*key) for key in entropy.REPLACEMENT}
+    before = {key: getattr(*key) for key in methods.REPLACEMENT}
     cc.install()
-    assert all(getattr(*key) is not method for key, method in methods.items())
+    assert all(getattr(*key) is not method for key, method in before.items())
     cc.uninstall()
-    assert all(getattr(*key) is method for key, method in methods.items())
+    assert all(getattr(*key) is method for key, method in before.items())
 
 
 def test_twice_is_once():

@@ -18,7 +18,8 @@ from ckbd.model import entropy
 from ckbd.model.model import hyper_features, hyper_map
 from ckbd.papers import context
 from ckbd.papers import file as variantfile
-from ckbd.papers.variant import Variant, VariantConfig, cut, parameters, project_psi, with_context
+from ckbd.papers.cut import cut
+from ckbd.papers.variant import Variant, VariantConfig, parameters, project_psi, with_context
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 pytestmark = pytest.mark.usefixtures("one_thread")

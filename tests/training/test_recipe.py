@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import ckbd
 from ckbd import cli
 from ckbd.papers import context
-from ckbd.papers.variant import cut
+from ckbd.papers.cut import cut
 from ckbd.training.recipe import COLUMNS, Recipe, averaged_model, draw_mask, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -30,7 +30,8 @@ class StockCheckerboard:
     def _y_ctx_zero(self: Host, y: Tensor) -> Tensor:
         conv = self.context_prediction
         if not (is_checkerboard(conv) and y.is_contiguous() and conv.weight.is_contiguous()):
-            return super()._y_ctx_zero(y)  # type: ignore[misc]  # the codec's own, whose memory format follows from the convolution
+            # The codec's own, whose memory format follows from the convolution.
+            return super()._y_ctx_zero(y)  # type: ignore[misc]  # of the class that this one goes before
         return y.new_zeros((y.shape[0], conv.out_channels, *y.shape[2:]))
 
     def compress(self: Host, y: Tensor, side_params: Tensor) -> dict:

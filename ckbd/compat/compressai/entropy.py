@@ -9,7 +9,6 @@ not integers) goes to the method replaced.
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -260,46 +259,3 @@ def scale_indexes(scales: Tensor, table: Tensor, bound: float) -> Tensor:
     out = torch.empty(scales.shape, dtype=torch.int32)
     _ans.scale_indexes(_flat(scales), table.contiguous(), bound, out.view(-1))
     return out
-
-
-def compress_mixture(self: Host, y: Tensor, scales: Tensor, means: Tensor, weights: Tensor) -> tuple[Any, Tensor]:
-    if not takes_rows(self):
-        return ORIGINAL[GaussianMixtureConditional, "compress"](self, y, scales, means, weights)
-    abs_max = max(1, max(int(y.max().abs().int()), int(y.min().abs().int())) + 1)
-    y_quantized = torch.round(y)
-    zero_bitmap = torch.where(torch.sum(torch.abs(y_quantized), (3, 2)).squeeze(0) == 0, 0, 1)
-    nonzero = torch.nonzero(zero_bitmap).flatten().tolist()
-    symbols = (y_quantized[:, nonzero] + abs_max).reshape(-1).int()
-    cdf = self._build_cdf(*self.reshape_entropy_parameters(scales, means, weights, nonzero), abs_max)
-    stream = _ans.encode_rows(cdf.to("cpu", torch.int32).contiguous(), symbols.cpu().contiguous())
-    return (stream, abs_max, zero_bitmap), y_quantized
-
-
-def decompress_mixture(
-    self: Host, strings: Any, abs_max: int, zero_bitmap: Tensor, scales: Tensor, means: Tensor, weights: Tensor
-) -> Tensor:
-    if not takes_rows(self):
-        return ORIGINAL[GaussianMixtureConditional, "decompress"](
-            self, strings, abs_max, zero_bitmap, scales, means, weights
-        )
-    nonzero = torch.nonzero(zero_bitmap).flatten().tolist()
-    cdf = self._build_cdf(*self.reshape_entropy_parameters(scales, means, weights, nonzero), abs_max)
-    values = torch.empty(cdf.shape[0], dtype=torch.int32)
-    _ans.decode_rows(cdf.to("cpu", torch.int32).contiguous(), stream_of("strings", strings), values)
-    symbols = (values.long() - abs_max).reshape(scales.size(0), -1, scales.size(2), scales.size(3))
-    y_hat = torch.zeros(scales.size(0), zero_bitmap.size(0), scales.size(2), scales.size(3))
-    y_hat[:, nonzero] = symbols.float()
-    return y_hat
-
-
-REPLACEMENT: Methods = {
-    (EntropyModel, "compress"): compress,
-    (EntropyModel, "decompress"): decompress,
-    (EntropyModelVbr, "compress"): compress_variable,
-    (EntropyModelVbr, "decompress"): decompress_variable,
-    (GaussianConditional, "build_indexes"): build_indexes,
-    (GaussianMixtureConditional, "compress"): compress_mixture,
-    (GaussianMixtureConditional, "decompress"): decompress_mixture,
-}
-for _key, _method in REPLACEMENT.items():
-    functools.update_wrapper(_method, ORIGINAL[_key])

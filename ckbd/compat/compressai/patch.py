@@ -20,7 +20,7 @@ import compressai.models.vbr
 from compressai import _CXX
 from compressai.entropy_models import entropy_models as stock
 
-from ckbd.compat.compressai import ans, entropy
+from ckbd.compat.compressai import ans, entropy, methods
 
 
 # Objects of their own, so that uninstall() leaves alone who has ckbd's coder by his own choice: names are told apart
@@ -66,7 +66,7 @@ def _switch(on: bool) -> None:
     with _lock:
         if _installed == on:
             return
-        for (owner, name), method in (entropy.REPLACEMENT if on else entropy.ORIGINAL).items():
+        for (owner, name), method in (methods.REPLACEMENT if on else entropy.ORIGINAL).items():
             setattr(owner, name, method)
         _rebind({id(pair[not on]): pair[on] for pair in NAMES.values()})
         _installed = on
