@@ -40,7 +40,8 @@ CHOICES = {
 class VariantConfig(Config):
     """Config's widths (`width` is N of minnen2018) and what the model is.
 
-    context: a name of ckbd.papers.context.NAMED, or a mask and an order as data. centring: "mean", y_hat =
+    context: may be given as a name of ckbd.papers.context.NAMED or as a mask and an order, of which context.from_spec
+    makes a Context. centring: "mean", y_hat =
     round(y - mean) + mean, or "integer", the paper's y_hat = round(y). mixtures: Gaussians an element; 3
     need centring "integer". supernet: the mask is drawn for each step of training, all taps of a square have
     weights; context must be "none".
