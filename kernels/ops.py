@@ -219,16 +219,7 @@ def _sites(sizes: list[int]) -> int:
 
 
 def _fake_convolve(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    shift: Tensor,
-    N: int,
-    sizes: list[int],
-    parity: int,
-    split: bool,
-    backend: str,
-    config: list[int],
+    x: Tensor, weight: Tensor, b: Tensor, s: Tensor, N: int, sizes: list[int], parity: int, split: bool, *_: Any
 ) -> Tensor:
     big = [2 * n for n in sizes]
     return x.new_empty((2, _sites(big), N) if split else (4 * x.shape[0], N))

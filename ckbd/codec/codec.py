@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ckbd import _rans
 from ckbd.codec import container, image, machine, zone
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
+from ckbd.codec.tables import coder_tables
 from ckbd.model import file
 from ckbd.model.file import Networks
 
@@ -113,8 +113,7 @@ def load(
     count, place = machine.use_threads(threads), machine.device_of(device)
     loaded = file.load(model, place)
     exact = zone.make(loaded.layers, place, backend, carrier)
-    t = {name: table.numpy() for name, table in loaded.tables.items()}
-    tables = _rans.Tables(t["table.y.freq"], t["table.y.max"], t["table.z.freq"], t["table.z.low"], t["table.z.size"])
+    tables = coder_tables(loaded.tables)
     return Codec(
         Encoder(loaded, exact, tables, device=place, threads=count, max_pixels=max_pixels),
         Decoder(loaded, exact, tables, device=place, threads=count, max_pixels=max_pixels),

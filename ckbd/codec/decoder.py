@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, zone
+from ckbd.codec import batches, container, inputs, zone
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.rendering import Renderer
@@ -100,9 +100,7 @@ class Decoder:
 
     def parse_all(self, streams: Sequence[bytes]) -> list[Stream]:
         """parse() of each; TypeError for the bytes of a single one."""
-        if isinstance(streams, (bytes, bytearray, memoryview)):
-            raise TypeError("streams: expected a sequence of streams, got the bytes of one")
-        return [self.parse(data) for data in streams]
+        return [self.parse(data) for data in inputs.several(streams)]
 
     def parse(self, data: bytes) -> Stream:
         """A stream's parts, of this model and small enough. Raises FormatError."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from torch.nn import functional as F
 
 SUFFIXES = tuple(".png .jpg .jpeg .jfif .webp .avif .tif .tiff .bmp .gif .jp2 .j2k .ppm .pgm .pbm .pnm".split())
 """Suffixes (lower case) of the files looked for in a folder, and of those that a picture is written to."""
+
+
+Source = str | os.PathLike[str] | IO[bytes]
 
 
 @dataclass
@@ -154,8 +157,8 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
-def read(path: str | os.PathLike[str]) -> Picture:
-    """The picture in an image file, by its contents, not its suffix.
+def read(path: Source) -> Picture:
+    """The picture in an image file, its path or the file itself, by its contents, not its suffix.
 
     Raises OSError if it cannot be read, ValueError if it is no image, damaged, larger than Pillow's own
     limit of safety (PIL.Image.MAX_IMAGE_PIXELS) or not to be had in 8 bits. Not for several threads at once:

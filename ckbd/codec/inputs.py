@@ -1,4 +1,4 @@
-"""What encode() takes, checked: images, a quality for each, an effort."""
+"""What encode() and decode() take, checked: images, a quality for each, an effort; streams."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def pictures_and_qualities(
 
 def qualities(quality: Quality, count: int) -> list[float]:
     """count qualities from 1 to 100 in steps of 1/2, of one number for all or one for each; ValueError otherwise."""
-    values = [float(q) for q in quality] if isinstance(quality, Iterable) else [float(quality)] * count
+    if isinstance(quality, Iterable) and not isinstance(quality, str):
+        values = [float(q) for q in quality]
+    else:
+        values = [float(quality)] * count
     if len(values) != count:
         raise ValueError(f"quality: expected one number or {count} of them, got {len(values)}")
     for q in values:
@@ -49,3 +52,10 @@ def effort_of(effort: int | None, known: tuple[int, ...]) -> int:
     if isinstance(effort, bool) or effort not in known:
         raise ValueError(f"effort: expected {' or '.join(map(str, known))}, got {effort!r}")
     return effort
+
+
+def several(streams: Sequence[bytes]) -> Sequence[bytes]:
+    """Streams as they are; TypeError for the bytes of a single one, which are a sequence, too."""
+    if isinstance(streams, (bytes, bytearray, memoryview)):
+        raise TypeError("streams: expected a sequence of streams, got the bytes of one")
+    return streams

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container
+from ckbd.codec import batches, container, inputs
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.decoder import check_fits, check_range, damage
 from ckbd.codec.image import Picture
@@ -55,10 +55,8 @@ class VariantDecoder:
         return [self.latents(s)[0].to(torch.int16).cpu().numpy() for s in self._parse_all(streams)]
 
     def _parse_all(self, streams: Sequence[bytes]) -> list[Stream]:
-        if isinstance(streams, (bytes, bytearray, memoryview)):
-            raise TypeError("streams: expected a sequence of streams, got the bytes of one")
         with self.stage("parse"):
-            return [self.parse(data) for data in streams]
+            return [self.parse(data) for data in inputs.several(streams)]
 
     def parse(self, data: bytes) -> Stream:
         """A stream's parts, of this model and small enough. Raises FormatError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ckbd import _rans
+from ckbd.codec.tables import coder_tables
 from ckbd.papers.file import LoadedVariant
 
 
@@ -17,7 +18,5 @@ class Tables:
 
     @classmethod
     def of(cls, model: LoadedVariant) -> Tables:
-        t = {name: value.numpy() for name, value in model.tables.items()}
-        plain = (t[f"table.{name}"] for name in ("y.freq", "y.max", "z.freq", "z.low", "z.size"))
-        mixtures = (t[f"table.m.{name}"] for name in ("cdf", "inverse", "share", "radius"))
-        return cls(_rans.Tables(*plain), _rans.MixtureTables(*mixtures))
+        mixtures = (model.tables[f"table.m.{name}"].numpy() for name in ("cdf", "inverse", "share", "radius"))
+        return cls(coder_tables(model.tables), _rans.MixtureTables(*mixtures))

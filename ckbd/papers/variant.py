@@ -41,10 +41,9 @@ class VariantConfig(Config):
     """Config's widths (`width` is N of minnen2018) and what the model is.
 
     context: may be given as a name of ckbd.papers.context.NAMED or as a mask and an order, of which context.from_spec
-    makes a Context. centring: "mean", y_hat =
-    round(y - mean) + mean, or "integer", the paper's y_hat = round(y). mixtures: Gaussians an element; 3
-    need centring "integer". supernet: the mask is drawn for each step of training, all taps of a square have
-    weights; context must be "none".
+    makes a Context. centring: "mean", y_hat = round(y - mean) + mean, or "integer", the paper's y_hat = round(y).
+    mixtures: Gaussians an element; 3 need centring "integer". supernet: the mask is drawn for each step of training,
+    all taps of a square have weights; context must be "none".
     """
 
     transform: str = "ckbd"
@@ -233,7 +232,8 @@ class Variant(nn.Module):
         H, W = y.shape[1:3]
         live, phase = c.seen.live(H, W), c.seen.phase_map(H, W).to(y.device)
         if c.supernet:
-            assert only is not None
+            if only is None:
+                raise ValueError("only: a supernet needs the mask of this step, got none")
             live, phase = None, torch.full((H, W), int(only.sum() > 0))
         live = None if live is None else live.to(y.device)
         whole = round_half_up(y.clamp(-numerics.R_MAX, numerics.R_MAX)) if latent == "ste" else noisy

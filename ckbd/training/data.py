@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from ckbd.codec import image
 
-Fetcher = Callable[[], tuple[object, str]]
+Fetcher = Callable[[], tuple[image.Source, str]]
 
 
 def pictures(path: str | Path) -> Iterator[np.ndarray]:
@@ -70,18 +69,18 @@ def _naming(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: neither a folder nor a tar file: {error}") from error
 
 
-def _pair(source: object, name: str) -> tuple[object, str]:
+def _pair(source: image.Source, name: str) -> tuple[image.Source, str]:
     return source, name
 
 
-def _extract(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, str]:
+def _extract(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[image.Source, str]:
     with _naming(path):
         file = tar.extractfile(member)
         assert file is not None  # a member that is a file has one
         return io.BytesIO(file.read()), f"{path}: {member.name}"
 
 
-def _read(source: Any, name: str) -> np.ndarray:
+def _read(source: image.Source, name: str) -> np.ndarray:
     try:
         return image.read(source).rgb
     except (OSError, ValueError) as error:

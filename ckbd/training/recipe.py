@@ -232,6 +232,8 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
     """What run() stored; ValueError if it is damaged or something else."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
         state["recipe"], state["step"], state["data_rng"]
     except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path}: not a checkpoint of ckbd train CONFIG: {error}") from error

@@ -96,7 +96,7 @@ def train(args: argparse.Namespace) -> Checkerboard:
         cut_log(out_dir / "log.csv", step)
         torch.set_rng_state(state["rng"].cpu())
         data.rng.bit_generator.state = state["data_rng"]
-        if on_gpu:
+        if on_gpu and "cuda_rng" in state:  # not if it went on a CPU before
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), device)
         print(f"resumed at step {step}, {spent / 60:.1f} minutes", flush=True)
 
@@ -161,6 +161,8 @@ def _checkpoint(path: str | Path, device: str, config: Config | None = None) -> 
     """What store() wrote; ValueError if it is damaged, or not of this config."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
         same = config is None or state["config"] == dataclasses.asdict(config)
         state["average"], state["config"]
     except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:

@@ -16,6 +16,11 @@ from scipy.interpolate import PchipInterpolator
 from ckbd.evaluation import evaluate, report, rivals
 
 
+def test_every_rival_is_in_the_plot():
+    """plot() leaves out what has no style, as the better of both JPEGs."""
+    assert set(report.STYLES) == {"ckbd", *rivals.RIVALS}
+
+
 def curve(rates, psnrs):
     return {"bpp": list(rates), "psnr": list(psnrs), "ms_ssim": [None] * len(rates)}
 

@@ -259,6 +259,12 @@ def test_model_files_say_what_they_are_twice(tmp_path, tensor):
         ckbd.load(path)
 
 
+def test_a_supernet_wants_a_mask_for_each_step():
+    model = Variant(config(context="none", centring="integer", supernet=True))
+    with pytest.raises(ValueError, match="only: a supernet needs the mask"):
+        model(torch.rand(1, 3, 64, 64), torch.tensor([50.0]))
+
+
 def test_what_a_variant_cannot_do_is_refused(tmp_path):
     variantfile.save(variant(**KINDS["mean-scale"]), tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match="backend 'torch' and carrier float32 only"):

@@ -12,6 +12,7 @@ from PIL import Image
 
 import ckbd
 from ckbd.model.model import Checkerboard, hyper_features
+from ckbd.training import train
 from ckbd.training.data import Crops, pictures
 from ckbd.training.steps import draw_qualities
 from ckbd.training.train import learning_rate, main
@@ -87,6 +88,12 @@ def test_bf16_does_not_reach_the_exact_zone(folder, tmp_path, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.rand(1, 3, 64, 64), torch.tensor([50.0]))
     assert seen == [torch.float32]
+
+
+def test_a_saved_tensor_is_no_checkpoint(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "t.pt")
+    with pytest.raises(ValueError, match="not a checkpoint of ckbd train: it holds a Tensor"):
+        train._checkpoint(tmp_path / "t.pt", "cpu")
 
 
 @pytest.mark.parametrize("rounded_from", ["0", "1"])
