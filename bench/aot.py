@@ -34,7 +34,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler.errors import CompilationError
 
-from bench.gpu.report import commit
+from bench.gpu.record import commit
 from bench.launches import ODD, Launch, shipped
 
 STACK = 8  # bytes: a frame that nothing is spilled to

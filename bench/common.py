@@ -1,7 +1,8 @@
-"""What several benchmarks need: a name for the machine, and pictures."""
+"""What several benchmarks need: a name for the machine, pictures, rows in a file."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.gpu import record
 from ckbd.codec import image
 from ckbd.training import data
 
@@ -38,3 +40,15 @@ def load_pictures(paths: list[str]) -> list[image.Picture]:
     for path in paths:
         out += [image.from_array(p) for p in data.pictures(path)] if os.path.isdir(path) else [image.read(path)]
     return out
+
+
+def cut(picture: image.Picture, size: tuple[int, int] | None) -> image.Picture:
+    """The upper left of a picture, of (width, height) at most; all of it for None. Alpha and ICC are left out."""
+    width, height = size or (picture.width, picture.height)
+    return image.from_array(np.ascontiguousarray(picture.rgb[:height, :width]))
+
+
+def save(path: str | None, rows: list[dict]) -> None:
+    """Writes what --json asks for, as far as there is anything: whoever is stopped has left the rows before."""
+    if path and rows:
+        record.replace(Path(path), json.dumps(rows, indent=1) + "\n")

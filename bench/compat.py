@@ -5,7 +5,8 @@ Weights are random, stretched until latents spread as trained ones do (bench/riv
 accelerate(model, parameters="fused", serial="wavefront"); of serial models also "sparse", with serial="sparse". They
 take turns, call by call. A stage "... path" is a call
 without the time spent in g_a, h_a, h_s and g_s: context, parameters, indexes, coding. Before anything is timed, the
-first three must write the same bytes and read the same pictures, and the others come within 0.1 % of their size.
+first three must write the same bytes and read the same pictures, and the others come within 0.1 % of their size. On a
+CPU the rows of compat-coder come first.
 """
 
 from __future__ import annotations
@@ -50,16 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compat(args: argparse.Namespace) -> list[dict]:
     need_compressai()
-    from bench.common import load_pictures
+    from bench.common import load_pictures, save
     from ckbd.codec import image
 
     torch.set_num_threads(args.threads)
     device = need_cuda(args.device or "cpu")
     x = image.to_tensor(load_pictures(args.images)[:1]).float()
-    x = x[..., : x.shape[2] // 64 * 64, : x.shape[3] // 64 * 64]
+    width, height = args.pictures[0] if args.pictures else (x.shape[3], x.shape[2])
+    x = x[..., : min(height, x.shape[2]) // 64 * 64, : min(width, x.shape[3]) // 64 * 64]
     rows = []
     with torch.no_grad():
-        rows += compat_coder.compat_coder(args)
+        if device.type == "cpu":
+            rows += compat_coder.compat_coder(args)
         for name in args.compressai_models:
             torch.manual_seed(0)
             model = calibrated(build(name, **MODELS[name]), x).to(device)
@@ -70,6 +73,7 @@ def compat(args: argparse.Namespace) -> list[dict]:
                 if name in SERIAL and batch > 1:
                     continue  # one after the other, as CompressAI does it
                 rows += model_rows(name, model, pictures, runs)
+                save(args.json, rows)
     return rows
 
 

@@ -11,27 +11,22 @@ import argparse
 import math
 import statistics
 import time
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 import ckbd
-from bench.common import load_pictures
+from bench.common import cut, load_pictures
 from ckbd.codec import image
 from ckbd.codec.codec import Codec
 from ckbd.codec.image import Picture
-from ckbd.evaluation import evaluate
+
+if TYPE_CHECKING:
+    from ckbd.evaluation import evaluate
 
 EVERYTHING = (1e-3, 1e3)  # bpp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"), help="effort: at most this much of each")
-
-
-def cut(picture: Picture, crop: list[int] | None) -> Picture:
-    """The upper left of a picture, of (height, width) at most; all of it for None. Alpha and ICC are left out."""
-    height, width = crop or picture.rgb.shape[:2]
-    return image.from_array(np.ascontiguousarray(picture.rgb[:height, :width]))
 
 
 def measure(codec: Codec, picture: Picture, quality: float) -> dict[int, dict[str, float]]:
@@ -61,9 +56,11 @@ def curve(rows: list[dict], effort: int) -> evaluate.Curve:
 
 def effort(args: argparse.Namespace) -> list[dict]:
     """One row a picture, quality and effort; prints BD-rates and ratios of time."""
+    from ckbd.evaluation import evaluate  # wants what a machine that runs other cases may not have
+
     codec = ckbd.load(args.model, threads=args.threads)
     rows = []
-    pictures = [cut(picture, args.crop) for picture in load_pictures(args.images)]
+    pictures = [cut(picture, args.crop and args.crop[::-1]) for picture in load_pictures(args.images)]
     measure(codec, pictures[0], args.qualities[0])  # warms up
     for n, picture in enumerate(pictures):
         for quality in args.qualities:

@@ -1,6 +1,7 @@
 """What things cost: `python -m bench.run CASE`.
 
 decode      milliseconds from bytes to RGB array, split by stage, for one picture at several qualities
+batch       pictures a second from streams to pixels, beside JPEG and CompressAI (bench/batch.py)
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 effort      BD-rate and encode time of each effort of the encoder (bench/effort.py)
@@ -14,18 +15,16 @@ compressai  CompressAI's models as they are and on ckbd's entropy path (bench/co
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import torch
 
 import ckbd
-from bench import coder, compat, compat_coder, contexts, effort
-from bench.common import load_pictures, machine
+from bench import batch, coder, compat, compat_coder, contexts, effort
+from bench.common import load_pictures, machine, save
 from bench.gpu import kernels
 from ckbd import _rans
 from ckbd.codec import container, image
@@ -154,6 +153,7 @@ def overhead(args: argparse.Namespace) -> list[dict]:
 
 CASES = {
     "decode": decode,
+    "batch": batch.batch,
     "exact-cost": exact_cost,
     "overhead": overhead,
     "effort": effort.effort,
@@ -188,8 +188,7 @@ def main() -> None:
         parser.error("exact-cost needs --checkpoint: a model file holds only the integers")
     print(machine())
     rows = CASES[args.case](args)
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + "\n")
+    save(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import tempfile
 
 import torch
 
-from bench.gpu import report
+from bench.gpu import record
 from bench.gpu.device import Clock
 from bench.gpu.inputs import Ours, integers, latents
 from bench.launches import INTEGER_MODELS, Model
@@ -26,7 +26,7 @@ def cold(model: Model, form: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | {"TRITON_CACHE_DIR": folder, "CKBD_TUNE_CACHE": ""}
         command = [sys.executable, "-m", "bench.gpu.cold", model.name, form]
-        options = {"env": env, "cwd": report.ROOT, "check": True, "stdout": subprocess.PIPE}
+        options = {"env": env, "cwd": record.ROOT, "check": True, "stdout": subprocess.PIPE}
         took = [float(subprocess.run(command, **options).stdout) for _ in range(2)]
     return dict(zip(("cold_ms", "warm_ms"), took, strict=True))
 

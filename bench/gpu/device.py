@@ -34,6 +34,11 @@ class Ceilings:
         return asdict(self)[str(dtype).removeprefix("torch.")]
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's own name, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def roofline_share(nbytes: float, ops: float, us: float, bandwidth: float, rate: float) -> float:
     """The least time that the work could take on the device, over the time it took."""
     return max(nbytes / bandwidth, ops / rate) / (us * 1e-6)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bench.gpu import record
 from bench.launches import Model
 from bench.rivals.kernels import SLOPE
 from ckbd import kernels
@@ -85,8 +86,8 @@ class Ours:
 
 
 def need_cuda(device: str) -> torch.device:
-    """The device, or exit with status 2: a figure of a GPU comes from a GPU."""
+    """The device, or exit with record.UNAVAILABLE: a figure of a GPU comes from a GPU."""
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         print("no CUDA device here; --device cpu makes a dry run", file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit(record.UNAVAILABLE)
     return torch.device(device)

@@ -29,9 +29,9 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.gpu import report as gpu_report
+from bench.common import save
 from bench.gpu.cold import cold
-from bench.gpu.device import Ceilings, Clock, ceilings, graph, quantiles, roofline_share
+from bench.gpu.device import Ceilings, Clock, ceilings, device_name, graph, quantiles, roofline_share
 from bench.gpu.inputs import Ours, backend_of, integers, latents, need_cuda, network, values
 from bench.launches import INTEGER_MODELS, Model
 from bench.rivals.kernels import Dense, Half
@@ -235,22 +235,32 @@ def table(rows: list[dict]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("kernels")
-    group.add_argument("--device", help="kernels: cuda, or cpu for a dry run in torch; compressai: cpu, or cuda")
-    group.add_argument("--batches", type=int, nargs="+", help="kernels: 1 8 64 256, in a dry run 1 2; compressai: 1")
+    group.add_argument("--device", help="kernels: cuda, or cpu for a dry run; batch, compressai: cpu, or cuda")
     group.add_argument(
-        "--pictures", type=size, nargs="+", metavar="WxH", help="default: 768x512 1920x1080; in a dry run 128x64"
+        "--batches",
+        type=int,
+        nargs="+",
+        help="kernels, batch: 1 8 64 256; compressai: 1",
+    )
+    group.add_argument(
+        "--pictures",
+        type=size,
+        nargs="+",
+        metavar="WxH",
+        help="kernels: 768x512 1920x1080, in a dry run 128x64; batch, compressai: how much of a picture is taken",
     )
     group.add_argument("--flush", action="store_true", help="empty the L2 cache before every call; no graphs then")
+    group.add_argument("--cold", action=argparse.BooleanOptionalAction, default=True, help="cold_ms and warm_ms")
     group.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile's rows")
 
 
 def kernels_case(args: argparse.Namespace) -> list[dict]:
-    """Rows for --json; a whole run on a GPU is noted in bench/gpu/gpu.json."""
+    """Rows for --json, written as they come."""
     device = need_cuda(args.device or "cuda")
     dry = device.type != "cuda"
     pictures = args.pictures or (DRY_PICTURES if dry else PICTURES)
     batches = args.batches or (DRY_BATCHES if dry else BATCHES)
-    clock, named = Clock(device, args.flush), gpu_report.device_name(device)
+    clock, named = Clock(device, args.flush), device_name(device)
     print(f"{named}; torch {torch.__version__}" + ("" if clock.cuda else "; a dry run, whose times say nothing"))
     if clock.cuda:
         os.environ["CKBD_TUNE_CACHE"] = ""  # choices are made in this run
@@ -265,7 +275,7 @@ def kernels_case(args: argparse.Namespace) -> list[dict]:
     )
     rows = []
     for model in INTEGER_MODELS:
-        first = {f"ours int8 {form}": cold(model, form) for form in FORMS if clock.cuda}
+        first = {f"ours int8 {form}": cold(model, form) for form in FORMS if clock.cuda and args.cold}
         for width, height in pictures:
             for batch in batches:
                 lattice = Lattice((latents(width, height),) * batch)
@@ -284,9 +294,5 @@ def kernels_case(args: argparse.Namespace) -> list[dict]:
                     row |= first.get(row["impl"], {}) if row.get("phase") == 1 else {}
                 rows += [where | row for row in taken]
                 print(f"\n{model.name}, {width}x{height}, batch {batch}\n{table(taken)}", flush=True)
-    whole = args.rivals and args.compile and not args.quick and not args.flush
-    if clock.cuda and whole and set(pictures) >= set(PICTURES) and set(batches) >= set(BATCHES):
-        gpu_report.record_bench(rows, named)
-    elif clock.cuda:
-        print("not the whole run, so bench/gpu/gpu.json is left as it is")
+                save(args.json, rows)
     return rows

@@ -2,7 +2,7 @@
 
 Writes to DIR
   trace.json    torch.profiler's trace of both phases, for chrome://tracing or Perfetto
-  kernels.csv   one row for each kernel: microseconds, bytes, operations, share of the roofline
+  kernels.csv   one row for each kernel: microseconds, bytes, operations, share of the roofline; rows.json the same
   roofline.png  the same, drawn under the ceilings measured in this run
   ncu.csv, ncu.md   where Nsight Compute (ncu) is on PATH: its metrics as they came, and as a table
 
@@ -25,8 +25,9 @@ from pathlib import Path
 
 import torch
 
-from bench.gpu import report as gpu_report
-from bench.gpu.device import Ceilings, Clock, ceilings, roofline_share
+from bench.common import save
+from bench.gpu import record
+from bench.gpu.device import Ceilings, Clock, ceilings, device_name, roofline_share
 from bench.gpu.inputs import Ours, integers, latents, need_cuda
 from bench.launches import INTEGER_MODELS
 from ckbd import kernels
@@ -143,7 +144,7 @@ def plot(found: list[Kernel], tops: Ceilings, dtype: torch.dtype, title: str, pa
 
 def ncu_command(ncu: str, command: list[str]) -> list[str]:
     names = "regex:^(" + "|".join(KERNELS) + ")$"
-    options = ["--csv", "--page", "raw", "--print-units", "base", "--kernel-name", names]
+    options = ["--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--kernel-name", names]
     return [ncu, *options, "--metrics", ",".join(METRICS), *command]
 
 
@@ -173,7 +174,7 @@ def markdown(rows: list[dict[str, str]]) -> str:
 
 
 def nsight(out: Path, args: argparse.Namespace) -> bool:
-    """Runs one round under ncu and writes its metrics; without ncu says so."""
+    """Runs one round under ncu and writes its metrics, or says why not; whether it did."""
     program = [sys.executable, "-m", "bench.gpu.profile", "--once", "--out", str(out), "--model", args.model]
     program += ["--form", args.form, "--batch", str(args.batch), "--picture", args.picture]
     command = ncu_command("ncu", program)
@@ -182,7 +183,7 @@ def nsight(out: Path, args: argparse.Namespace) -> bool:
         print(f"ncu is not on PATH, so its metrics are left out. The command:\n  {shlex.join(command)}")
         return False
     print(f"$ {shlex.join(command)}", flush=True)
-    done = subprocess.run([ncu, *command[1:]], cwd=gpu_report.ROOT, capture_output=True, text=True)
+    done = subprocess.run([ncu, *command[1:]], cwd=record.ROOT, capture_output=True, text=True)
     (out / "ncu.csv").write_text(done.stdout)
     try:
         rows = parse_ncu(done.stdout)
@@ -207,7 +208,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="launch one round and end: what ncu runs")
     args = parser.parse_args()
     device = need_cuda(args.device)
-    clock, named = Clock(device), gpu_report.device_name(device)
+    clock, named = Clock(device), device_name(device)
     model = next(m for m in INTEGER_MODELS if m.name == args.model)
     lattice = Lattice((latents(*(int(n) for n in args.picture.split("x"))),) * args.batch)
     config = next(c for c in CONFIGS[torch.int8] if c.form == args.form)
@@ -238,8 +239,9 @@ def main() -> int:
         took = f"{k.us:9.1f} us {100 * k.share:5.1f} % of the roofline" if k.us else "not timed"
         print(f"  {k.name:16} {k.bytes / 1e6:9.2f} MB {k.ops / 1e9:9.2f} Gop  {took}")
     print(f"{args.out}: trace.json, kernels.csv, roofline.png")
+    save(str(args.out / "rows.json"), [asdict(k) for k in found])
     if clock.cuda:
-        gpu_report.record(gpu_report.per_device("profile", named), named, ncu=nsight(args.out, args))
+        nsight(args.out, args)
     else:
         print("no GPU: nothing was timed, and ncu was not run")
     return 0

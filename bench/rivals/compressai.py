@@ -13,6 +13,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
+from bench.gpu import record
+
 
 def import_compressai():
     """compressai, or ImportError. Its torchvision is built for CUDA: beside a PyTorch without CUDA its library does
@@ -33,12 +35,12 @@ def import_compressai():
 
 
 def need_compressai() -> None:
-    """Imports compressai, or exits with status 2."""
+    """Imports compressai, or exits with record.UNAVAILABLE."""
     try:
         import_compressai()
     except ImportError as error:
         print(f"CompressAI is not to be had here ({error}); `make compat` makes .venv-compat", file=sys.stderr)
-        raise SystemExit(2) from error
+        raise SystemExit(record.UNAVAILABLE) from error
 
 
 def build(name: str, **widths: int) -> nn.Module:

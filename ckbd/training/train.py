@@ -86,7 +86,7 @@ def train(args: argparse.Namespace) -> Checkerboard:
     step, spent = 0, 0.0
     checkpoint = out_dir / "checkpoint.pt"
     if checkpoint.exists():
-        state = _checkpoint(checkpoint, args.device, config)
+        state = read_checkpoint(checkpoint, args.device, config)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         for optimiser, one in zip(optimisers, state["optimisers"], strict=True):
@@ -147,7 +147,7 @@ def train(args: argparse.Namespace) -> Checkerboard:
 @torch.no_grad()
 def _start(model: Checkerboard, path: str) -> None:
     """Gives the model the averaged weights of a checkpoint, whose config may have another range of lmbda."""
-    state = _checkpoint(path, "cpu")
+    state = read_checkpoint(path, "cpu")
     of, to = Config(**state["config"]), model.config
     if dataclasses.replace(of, lmbda_min=to.lmbda_min, lmbda_max=to.lmbda_max) != to:
         raise ValueError(f"{path}: made with another config: {state['config']}")
@@ -157,7 +157,7 @@ def _start(model: Checkerboard, path: str) -> None:
     model.load_state_dict(weights)
 
 
-def _checkpoint(path: str | Path, device: str, config: Config | None = None) -> dict:
+def read_checkpoint(path: str | Path, device: str, config: Config | None = None) -> dict:
     """What store() wrote; ValueError if it is damaged, or not of this config."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)

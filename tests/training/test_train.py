@@ -93,7 +93,7 @@ def test_bf16_does_not_reach_the_exact_zone(folder, tmp_path, monkeypatch):
 def test_a_saved_tensor_is_no_checkpoint(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "t.pt")
     with pytest.raises(ValueError, match="not a checkpoint of ckbd train: it holds a Tensor"):
-        train._checkpoint(tmp_path / "t.pt", "cpu")
+        train.read_checkpoint(tmp_path / "t.pt", "cpu")
 
 
 @pytest.mark.parametrize("rounded_from", ["0", "1"])

@@ -1,0 +1,120 @@
+"""Spends minutes on a machine with a GPU in the order of what they are worth: `python -m bench.gpu.day`.
+
+    python -m bench.gpu.day --minutes 12 --out DIR   runs what is missing or stale in bench/gpu/gpu.json
+    python -m bench.gpu.day --rehearse               the same steps on a CPU at toy sizes: whether the script runs
+
+The machine needs Python 3.11, PyTorch with CUDA, Triton, a C++ compiler, pybind11, ninja, setuptools, pytest,
+safetensors, matplotlib, scikit-image or --images, and no network. torchvision adds nvJPEG, CompressAI its models,
+compute-sanitizer and ncu their steps; what is not there is left out, and that is said. Nothing is installed. A step
+that fails, hangs or runs over is reported, and the day goes on. DIR then holds day.json, day.md and day.log
+(bench/gpu/day/run.py says what is in them); at home `python -m bench.gpu.report --take DIR/day.json` notes it.
+
+A rehearsal's clock is made up: it goes on by the estimates, to show what of a day of so many minutes would be done.
+
+What only a GPU can show, whatever a rehearsal says:
+  gpu-test     tests/gpu; a rehearsal runs some of the stored results by the torch twin
+  decode       nvJPEG; the Triton kernels under ckbd.load(device="cuda"); memory at batch 256
+  kernels      graphs, torch.compile, tuning, out of memory
+  compressai   models on the device
+  sanitizers   compute-sanitizer itself; a rehearsal runs tests of the twin in its place
+  profile      ncu, times of kernels
+  trace        which events are the device's; a rehearsal takes PyTorch's operators for them
+  train        bfloat16, steps as graphs, more than a toy
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.gpu import record
+from bench.gpu.day import run
+from bench.gpu.day.steps import STEPS, Options
+
+ABOUT = """
+import json, platform, torch
+out = {"python": platform.python_version(), "torch": torch.__version__, "cuda": str(torch.version.cuda)}
+try:
+    import triton
+    out["triton"] = triton.__version__
+except ImportError:
+    pass
+if torch.cuda.is_available():
+    out["device"] = torch.cuda.get_device_name()
+print(json.dumps(out))
+"""
+
+
+def about() -> dict[str, str]:
+    """Versions, and "device" if there is a GPU: asked in another process, so that this one never holds the GPU."""
+    done = subprocess.run([sys.executable, "-c", ABOUT], capture_output=True, text=True, timeout=180)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise ValueError(f"PyTorch cannot be imported here: {lines[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu.day", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, help="that there are, from now (default 12; of a rehearsal 15)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: build/gpu-day, or build/rehearsal")
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU, at toy sizes; notes nothing")
+    parser.add_argument("--strict", action="store_true", help="a step that is skipped counts as failed")
+    parser.add_argument("--only", nargs="+", default=[], metavar="STEP", help=", ".join(s.name for s in STEPS))
+    parser.add_argument("--images", nargs="+", default=[], help="files or folders (default: one of scikit-image)")
+    parser.add_argument("--train", metavar="small|base|FILE", help="go on from this with what is left of the time")
+    parser.add_argument("--data", nargs="+", default=[], help="to train with: folders or tar files")
+    parser.add_argument("--val", nargs="+", default=[], help="to validate with")
+    parser.add_argument("--train-args", default="", help="further arguments of ckbd train, in quotes")
+    parser.add_argument("--commit", help="what this checkout is, where git cannot say")
+    args = parser.parse_args(argv)
+    if sys.version_info < (3, 11):
+        parser.error("needs Python 3.11 or newer")
+    if args.minutes is None:
+        args.minutes = 15.0 if args.rehearse else 12.0
+    if not 0 < args.minutes < 24 * 60:
+        parser.error(f"--minutes: expected more than 0 and less than a day, got {args.minutes:g}")
+    try:
+        found = about()
+        device = "cpu" if args.rehearse else found.pop("device", None)
+        found.pop("device", None)
+        if device is None:
+            print("no CUDA device here; --rehearse shows what would be done", file=sys.stderr)
+            return record.UNAVAILABLE
+        out = (args.out or record.ROOT / "build" / ("rehearsal" if args.rehearse else "gpu-day")).absolute()
+        if args.rehearse:
+            run.fresh(out)
+        date = datetime.date.today().isoformat()
+        day = run.Day(
+            out,
+            device,
+            args.minutes,
+            Options(
+                tuple(str(Path(p).absolute()) for p in args.images),
+                args.train,
+                tuple(args.data),
+                tuple(args.val),
+                args.train_args,
+            ),
+            {"commit": args.commit or record.commit(), "date": date, **found},
+            out / "gpu.json" if args.rehearse else record.FILE,
+            tuple(args.only),
+        )
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        status = run.run(day, STEPS)
+    except ValueError as error:
+        print(f"python -m bench.gpu.day: {error}", file=sys.stderr)
+        return 2
+    skipped = [s["name"] for s in day.state["steps"] if s["status"] == "skipped"]
+    return status or (1 if args.strict and skipped else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

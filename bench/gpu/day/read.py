@@ -1,0 +1,215 @@
+"""From what the programs of a day's steps wrote to results: rows, a piece of Markdown, entries of gpu.json.
+
+Each function takes the folder of its step, and raises NoResult if the program left nothing in it.
+"""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.gpu.record import ROOT
+
+TIMES = {1: 3.0, 64: 2.0}  # batch -> as how many times as fast as torch.compile the kernels must be
+ROOFLINE = 0.5  # share, at batch 64
+OURS, COMPILED = "ours int8 auto", "torch.compile fp16"
+LONGEST = 12  # rows of a table of where time goes
+
+
+class NoResult(Exception):
+    """Says what is not there."""
+
+
+@dataclass
+class Result:
+    """rows: for day.json. markdown: for bench/RESULTS.md, below a heading. found: what the step's entry says besides;
+    bars: further entries. files: to bring home, under their own names.
+    """
+
+    rows: Any
+    markdown: str
+    found: dict[str, object] = field(default_factory=dict)
+    bars: dict[str, dict[str, object]] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+
+def rows_of(path: Path) -> list[dict]:
+    try:
+        rows = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise NoResult(f"no {path.name}") from error
+    except ValueError as error:
+        raise NoResult(f"{path.name} is no JSON: {error}") from error
+    if not rows:
+        raise NoResult(f"{path.name} is empty")
+    return rows
+
+
+def table(head: list[str], rows: list[list[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def build(folder: Path) -> Result:
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    missing = [name for name in ("_ans", "_rans") if not (ROOT / "ckbd" / f"{name}{suffix}").is_file()]
+    if missing:
+        raise NoResult(f"no ckbd/{missing[0]}{suffix}")
+    return Result([], "")
+
+
+def tests(folder: Path) -> Result:
+    """Of bench.gpu.test --outcomes."""
+    path = folder / "outcomes.txt"
+    if not path.is_file():
+        raise NoResult(f"no {path.name}")
+    lines = [line.split(" ", 1) for line in path.read_text().splitlines()]
+    counts = Counter(outcome for outcome, _ in lines)
+    failed = [name for outcome, name in lines if outcome == "failed"]
+    said = ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "skipped") if counts[name])
+    text = "\n".join([f"{said}.", *(f"- failed: `{name}`" for name in failed)])
+    return Result(dict(counts) | {"names": failed}, text, {"passed": counts["passed"] > 0 and not failed})
+
+
+def decode(folder: Path) -> Result:
+    """Of bench.run batch."""
+    rows = rows_of(folder / "rows.json")
+    batches, impls = (list(dict.fromkeys(r[key] for r in rows)) for key in ("batch", "impl"))
+    at = {(r["impl"], r["batch"]): r for r in rows}
+
+    def cells(value) -> list[list[object]]:
+        return [[impl, *(value(at[impl, b]) if (impl, b) in at else "-" for b in batches)] for impl in impls]
+
+    head = ["pictures/s", *(f"batch {b}" for b in batches)]
+    first = rows[0]
+    parts = [
+        f"{first['set']}, medians; pictures of {first['bytes'] / first['batch']:.0f} B and {first['psnr']:.2f} dB.",
+        table(head, cells(lambda r: f"{r['pictures_s']:.1f}")),
+        table(
+            ["impl", "bytes a picture", "PSNR"],
+            [
+                [
+                    n,
+                    f"{at[n, b]['bytes'] / b:.0f}",
+                    "-" if at[n, b].get("psnr") is None else f"{at[n, b]['psnr']:.2f}",
+                ]
+                for n, b in {n: b for n, b in reversed(at)}.items()
+            ][::-1],
+        ),
+    ]
+    stages = {b: at["ours", b]["stages"] for b in batches if "stages" in at.get(("ours", b), {})}
+    if stages:
+        names = list(next(iter(stages.values())))
+        lines = [[n, *(f"{stages[b].get(n, 0):.2f}" for b in stages)] for n in names]
+        parts.append(table(["ours, stage, ms a batch", *(f"batch {b}" for b in stages)], lines))
+    return Result(rows, "\n\n".join(parts), {"pictures_s": {str(b): at["ours", b]["pictures_s"] for b in batches}})
+
+
+def bar_names() -> list[str]:
+    return [f"bar: {times:g} x torch.compile, batch {batch}" for batch, times in TIMES.items()] + [
+        f"bar: {100 * ROOFLINE:.0f} % of the roofline, batch 64"
+    ]
+
+
+def bars(rows: list[dict]) -> dict[str, tuple[float, float]]:
+    """Name of a bar -> (worst value, bar), of rows of bench.gpu.kernels; nothing for what they do not hold."""
+    cells: dict[tuple, dict[str, dict]] = {}
+    for r in rows:
+        if r.get("phase") == 1:
+            cells.setdefault((r["model"], r["shape"], r["batch"]), {})[r["impl"]] = r
+    names, out = bar_names(), {}
+    for name, (batch, times) in zip(names, TIMES.items(), strict=False):
+        ratios = [
+            c[COMPILED]["us"] / c[OURS]["us"]
+            for (_, _, b), c in cells.items()
+            if b == batch and {COMPILED, OURS} <= set(c)
+        ]
+        if ratios:
+            out[name] = min(ratios), times
+    shares = [c[OURS]["roofline_share"] for (_, _, b), c in cells.items() if b == 64 and OURS in c]
+    if shares:
+        out[names[-1]] = min(shares), ROOFLINE
+    return out
+
+
+def kernels(folder: Path) -> Result:
+    """Of bench.run kernels."""
+    rows = rows_of(folder / "rows.json")
+    cells = [
+        [
+            r["model"],
+            r["shape"],
+            r["batch"],
+            r.get("phase", "-"),
+            r["impl"],
+            f"{r['us']:.1f}",
+            f"{r['call_us']:.1f}",
+            f"{100 * r['roofline_share']:.1f} %",
+            r.get("config", ""),
+        ]
+        for r in rows
+    ]
+    head = ["model", "picture", "batch", "phase", "impl", "us", "call us", "roofline", "config"]
+    found = {name: {"value": round(value, 3), "met": value >= bar} for name, (value, bar) in bars(rows).items()}
+    said = [f"- {name}: {one['value']:g}, {'met' if one['met'] else 'missed'}" for name, one in found.items()]
+    return Result(rows, "\n\n".join([table(head, cells), "\n".join(said)]).strip(), bars=found)
+
+
+def compressai(folder: Path) -> Result:
+    """Of bench.run compressai."""
+    rows = [r for r in rows_of(folder / "rows.json") if r["model"] != "GaussianConditional"]
+    modes = list(dict.fromkeys(r["mode"] for r in rows))
+    at = {(r["model"], r["batch"], r["stage"], r["mode"]): r["ms"] for r in rows}
+    lines = [
+        [
+            model,
+            batch,
+            stage,
+            *(f"{at[model, batch, stage, m]:.2f}" if (model, batch, stage, m) in at else "-" for m in modes),
+        ]
+        for model, batch, stage in dict.fromkeys(key[:3] for key in at)
+    ]
+    return Result(rows, table(["model", "batch", "stage, ms", *modes], lines))
+
+
+def profile(folder: Path) -> Result:
+    """Of bench.gpu.profile."""
+    rows = rows_of(folder / "rows.json")
+    lines = [
+        [r["name"], f"{r['bytes'] / 1e6:.2f}", f"{r['ops'] / 1e9:.2f}"]
+        + ([f"{r['us']:.1f}", f"{100 * r['share']:.1f} %"] if r["us"] else ["-", "-"])
+        for r in rows
+    ]
+    parts = [table(["kernel", "MB", "Gop", "us", "roofline"], lines)]
+    ncu = folder / "ncu.md"
+    if ncu.is_file():
+        parts.append(ncu.read_text().strip())
+    files = tuple(p for p in (folder / "roofline.png", folder / "ncu.csv") if p.is_file())
+    return Result(rows, "\n\n".join(parts), {"ncu": ncu.is_file()}, files=files)
+
+
+def trace(folder: Path) -> Result:
+    """Of bench.gpu.trace."""
+    rows = rows_of(folder / "rows.json")
+    lines = [
+        [r["lane"], f"`{r['name'][:80]}`", r["calls"], f"{r['us'] / 1e3:.3f}", f"{100 * r['share']:.1f} %"]
+        for lane in ("stage", "kernel", "copy")
+        for r in [one for one in rows if one["lane"] == lane][:LONGEST]
+    ]
+    files = tuple(p for p in (folder / "timeline.png",) if p.is_file())
+    return Result(rows, table(["", "what", "calls", "ms", "share of the decode"], lines), files=files)
+
+
+def train(folder: Path) -> Result:
+    """Of bench.gpu.training."""
+    rows = rows_of(folder / "rows.json")
+    lines = [
+        [r["quality"], f"{r['bpp']:.4f}", f"{r['psnr']:.3f}", f"{r['before_bpp']:.4f}", f"{r['before_psnr']:.3f}"]
+        for r in rows
+    ]
+    files = tuple(sorted(folder.glob("*.safetensors*")))
+    return Result(rows, table(["quality", "bpp", "PSNR", "bpp before", "PSNR before"], lines), files=files)
