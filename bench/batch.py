@@ -39,7 +39,7 @@ from ckbd.evaluation import rivals
 BATCHES = (1, 8, 64, 256)
 QUALITY = 50.0
 QUICK_RUNS = 3
-SECONDS = 3.0  # after which no further run of an implementation is begun
+SECONDS = 2.0  # after which no further run of an implementation is begun
 COMPRESSAI_BATCH = 16  # at most: it takes a batch's pictures one after the other where it codes
 
 

@@ -165,7 +165,7 @@ CASES = {
 }
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -183,9 +183,13 @@ def main() -> None:
     compat_coder.add_arguments(parser)
     kernels.add_arguments(parser)
     compat.add_arguments(parser)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = parser().parse_args()
     if args.case == "exact-cost" and not args.checkpoint:
-        parser.error("exact-cost needs --checkpoint: a model file holds only the integers")
+        parser().error("exact-cost needs --checkpoint: a model file holds only the integers")
     print(machine())
     rows = CASES[args.case](args)
     save(args.json, rows)

@@ -195,7 +195,7 @@ def nsight(out: Path, args: argparse.Namespace) -> bool:
     return True
 
 
-def main() -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -206,7 +206,11 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--picture", default="768x512", metavar="WxH")
     parser.add_argument("--once", action="store_true", help="launch one round and end: what ncu runs")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    args = parser().parse_args()
     device = need_cuda(args.device)
     clock, named = Clock(device), device_name(device)
     model = next(m for m in INTEGER_MODELS if m.name == args.model)

@@ -74,7 +74,7 @@ def run(command: list[str], processes: int = 1, **env: str) -> bool:
     return good
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,7 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--processes", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--outcomes", metavar="FILE", help="a line for each test: how it ended, and its name")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
     on_gpu = args.device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         print("no CUDA device here: nothing was tested", file=sys.stderr)
@@ -102,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         # PyTorch's allocator would hand out neighbours within one allocation, where no overrun is seen.
         command = sanitized(tool, sanitizer, args.device)
-        passed[tool] = run(command, **env, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        passed[tool] = run(command, min(4, args.processes), **env, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
     for name, good in passed.items():
         print(f"{name}: {'passed' if good else 'FAILED'}")
     return 0 if all(passed.values()) else 1

@@ -125,7 +125,7 @@ def draw(spans: list[Span], title: str, path: Path) -> None:
     pyplot.close(figure)
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.trace", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -136,7 +136,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--picture", type=size, metavar="WxH", help="how much of each is taken")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--keep", action="store_true", help="the whole trace too, as DIR/trace.json")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
     device = need_cuda(args.device)
     clock, codec = Clock(device), ckbd.load(args.model, device=device)
     given = [cut(p, args.picture) for p in load_pictures(args.images)]

@@ -69,7 +69,7 @@ def rehearsed(out: Path) -> tuple[Path, Path]:
     return out / "toy" / "checkpoint.pt", folder
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.training", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--init", type=Path, metavar="FILE", help="checkpoint.pt of ckbd train")
@@ -79,14 +79,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--train-args", default=ARGS, help="of ckbd train (default: %(default)s)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rehearse", action="store_true", help="a toy, on the CPU")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.rehearse:
         args.device, args.train_args = "cpu", "--crops 64x2 --steps 3"
         args.init, folder = rehearsed(args.out / "rehearsal")
         args.data = args.val = [str(folder)]
     elif not (args.init and args.data and args.val):
-        parser.error("needs --init, --data and --val")
+        parser().error("needs --init, --data and --val")
     device = need_cuda(args.device)
     before, after, config = (args.out / name for name in ("before.model", "model.safetensors", "config.json"))
     config.write_text(json.dumps(dataclasses.asdict(averaged(args.init, before))))

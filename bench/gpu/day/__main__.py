@@ -52,7 +52,10 @@ print(json.dumps(out))
 
 def about() -> dict[str, str]:
     """Versions, and "device" if there is a GPU: asked in another process, so that this one never holds the GPU."""
-    done = subprocess.run([sys.executable, "-c", ABOUT], capture_output=True, text=True, timeout=180)
+    try:
+        done = subprocess.run([sys.executable, "-c", ABOUT], capture_output=True, text=True, timeout=180)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError("PyTorch did not say within three minutes what GPU there is") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["it said nothing"]
         raise ValueError(f"PyTorch cannot be imported here: {lines[-1]}")
@@ -109,7 +112,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         status = run.run(day, STEPS)
-    except ValueError as error:
+    except KeyboardInterrupt:
+        print("interrupted; what was done is in --out", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
         print(f"python -m bench.gpu.day: {error}", file=sys.stderr)
         return 2
     skipped = [s["name"] for s in day.state["steps"] if s["status"] == "skipped"]

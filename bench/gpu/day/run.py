@@ -223,7 +223,8 @@ def _entries(day: Day, step: Step, result: Result, code: int | None, seconds: fl
     about = {"seconds": round(seconds, 1)} if code == 0 else {}
     made = step.sources, day.named, day.about.get("commit", "unknown")
     out = {step.entry(day.named): record.entry(*made, **about, **found)}
-    return out | {name: record.entry(*made, **one) for name, one in result.bars.items()}
+    bars = result.bars if code == 0 else {}  # the worst of some is not the worst of all
+    return out | {name: record.entry(*made, **one) for name, one in bars.items()}
 
 
 def readable(command: Sequence[str], folder: str) -> str:
