@@ -5,6 +5,8 @@ PIP_ARGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_ARGS ?=
 GPU_PYTHON ?= $(BIN)/python
+MINUTES ?= 12
+DAY_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 OLD_TRITON := build/triton-3.6
@@ -16,7 +18,7 @@ READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*/*.h csrc/*/*.cpp)
 
 .PHONY: demo test unit lint types bench fuzz build clean environments interpreter aot aot-oldest aot-all kernels-check
-.PHONY: gpu-test gpu-report compat compat-own
+.PHONY: gpu-day gpu-test gpu-report rehearse compat compat-own
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
@@ -32,9 +34,7 @@ lint: $(READY) types
 
 # As it is installed: ckbd with kernels inside.
 types: $(READY)
-	rm -rf $(TYPES)/ckbd
-	mkdir -p $(TYPES)/ckbd
-	ln -s $(CURDIR)/ckbd/* $(CURDIR)/kernels $(TYPES)/ckbd/
+	$(BIN)/python -m bench.installed $(TYPES)
 	cd $(TYPES) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p ckbd
 
 # Triton's interpreter on the CPU: every kernel against its torch twin, bit for bit.
@@ -75,11 +75,19 @@ $(COMPAT)/.ready: $(READY) tests/compat/requirements.txt
 		-r tests/compat/requirements.txt
 	touch $@
 
-# On a machine with a GPU; GPU_PYTHON names a Python that has CUDA's PyTorch and this package, instead of the pinned one.
+# On a machine with a GPU, all that is missing, in MINUTES; GPU_PYTHON is a Python with CUDA's PyTorch, nothing of ours in it.
+gpu-day:
+	$(GPU_PYTHON) -m bench.gpu.day --minutes $(MINUTES) $(DAY_ARGS)
+
+# The same on a CPU, to see that it runs: with CompressAI, so that no step is left out. Its environment has no ninja.
+rehearse: build $(COMPAT)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(COMPAT)/bin/python -m bench.gpu.day --rehearse --strict
+
+# The tests alone; GPU_PYTHON here has this package too.
 gpu-test: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),build)
 	$(GPU_PYTHON) -m bench.gpu.test
 
-# What a GPU still owes: figures and tests that are missing or older than the kernels.
+# What a GPU still owes, in the order of gpu-day: results that are missing or older than what they rest on.
 gpu-report:
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu.report
 

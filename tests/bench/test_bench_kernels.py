@@ -1,4 +1,4 @@
-"""The GPU benches as far as a CPU goes: arithmetic, rows, what they report as owed, what they read of ncu."""
+"""The benches of the kernels as far as a CPU goes: arithmetic, rows, what they read of ncu."""
 
 import argparse
 import json
@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from bench import launches, run
-from bench.gpu import device, profile
+from bench.gpu import device, profile, record
 from bench.gpu import kernels as bench_kernels
-from bench.gpu import report as gpu_report
-from bench.gpu import test as gpu_test
 from bench.rivals.kernels import SLOPE
 from ckbd import kernels
 from ckbd.kernels import Lattice, reference
@@ -20,16 +18,6 @@ CPU = torch.device("cpu")
 TINY = launches.Model("tiny", 24, 16, 64, 32, 3)
 TOPS = device.Ceilings(bandwidth=2e12, int8=1e15, float16=5e14, float32=5e13)
 KEYS = {"shape", "batch", "impl", "device", "us", "bytes", "ops", "roofline_share"}
-
-
-@pytest.fixture(autouse=True)
-def no_record(monkeypatch, tmp_path):
-    """Nothing here may note a figure."""
-
-    def never(*args, **found):
-        raise AssertionError("a run without a GPU noted itself")
-
-    monkeypatch.setattr(gpu_report, "record", never)
 
 
 # The roofline
@@ -104,6 +92,7 @@ def rows():
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--rivals", action="store_true", default=True)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json")
     bench_kernels.add_arguments(parser)
     args = parser.parse_args(
         ["--device", "cpu", "--pictures", "64x64", "100x70", "--batches", "1", "2", "--no-compile"]
@@ -197,89 +186,13 @@ def test_rivals_and_ours_compute_one_function(parity):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
-@pytest.mark.parametrize("program", ["kernels", "profile", "gpu_test"])
-def test_without_a_gpu_one_line_and_status_2(program, monkeypatch, capsys, tmp_path):
-    argv = {
-        "kernels": ["run", "kernels"],
-        "profile": ["profile", "--out", str(tmp_path / "p")],
-        "gpu_test": ["gpu_test"],
-    }
-    monkeypatch.setattr("sys.argv", argv[program])
-    if program == "gpu_test":
-        assert gpu_test.main([]) == 2
-    else:
-        with pytest.raises(SystemExit) as stopped:
-            (run if program == "kernels" else profile).main()
-        assert stopped.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
-
-
-# What a GPU owes
-
-
-def test_states(monkeypatch, tmp_path):
-    monkeypatch.undo()
-    path = tmp_path / "gpu.json"
-    assert gpu_report.read(path) == {}
-    path.write_text("")
-    assert gpu_report.read(path) == {}
-    gpu_report.record("gpu-test", "NVIDIA H100 80GB HBM3", path, passed=True)
-    gpu_report.record("sanitizer memcheck", "NVIDIA H100 80GB HBM3", path, passed=False)
-    entries, now = gpu_report.read(path), gpu_report.sources_digest()
-    assert set(entries["gpu-test"]) == {"commit", "sources", "device", "date", "passed"}
-    assert gpu_report.state("gpu-test", entries, now) == "fresh"
-    assert gpu_report.state("gpu-test", entries, "of other kernels") == "stale"
-    assert gpu_report.state("sanitizer memcheck", entries, now) == "failed"
-    assert gpu_report.state("sanitizer racecheck", entries, now) == "missing"
-    lines = gpu_report.report(entries | {"extra": entries["gpu-test"]}, now).splitlines()
-    assert len(lines) == len(gpu_report.wanted()) + 1
-    assert sorted({line.split()[0] for line in lines}) == ["failed", "fresh", "missing"]
-
-
-def test_any_change_of_a_kernel_makes_figures_stale(tmp_path):
-    (tmp_path / "kernels").mkdir()
-    digests = set()
-    for text in ("a = 1\n", "a = 2\n"):
-        (tmp_path / "kernels/a.py").write_text(text)
-        digests.add(gpu_report.sources_digest(tmp_path))
-    (tmp_path / "kernels/b.py").write_text("")
-    assert len(digests | {gpu_report.sources_digest(tmp_path)}) == 3
-
-
-def made_up(ours, compiled, share, batch, shape="768x512"):
-    common = {"model": "m", "shape": shape, "batch": batch, "phase": 1}
-    return [
-        common | {"impl": "ours int8 auto", "us": ours, "roofline_share": share},
-        common | {"impl": "torch.compile fp16", "us": compiled, "roofline_share": 0.1},
-    ]
-
-
-def test_bars_are_the_worst_case(monkeypatch, tmp_path):
-    one, many, share = gpu_report.bar_names()
-    rows = made_up(10, 50, 0.2, 1) + made_up(10, 25, 0.2, 1, "1920x1080") + made_up(100, 210, 0.6, 64)
-    assert gpu_report.bars(rows) == {one: (2.5, 3.0), many: (2.1, 2.0), share: (0.6, 0.5)}
-    assert gpu_report.bars(made_up(10, 50, 0.2, 8)) == {}
-    monkeypatch.undo()
-    path = tmp_path / "gpu.json"
-    gpu_report.record_bench(rows, "NVIDIA H200", path)
-    entries, now = gpu_report.read(path), gpu_report.sources_digest()
-    assert gpu_report.state("bench kernels on H200", entries, now) == "fresh"
-    assert [gpu_report.state(name, entries, now) for name in (one, many, share)] == ["failed", "fresh", "fresh"]
-
-
-def test_bars_wait_for_the_figures_they_rest_on():
-    assert gpu_report.bars([]) == {}
-
-
-def test_the_committed_record_was_made_by_gpus():
-    assert gpu_report.FILE.is_file(), "a report of nothing would be fine with anything"
-    for name, entry in gpu_report.read().items():
-        assert {"commit", "sources", "device", "date"} <= set(entry) and entry["device"] != "cpu", name
-
-
-def test_the_report_runs(capsys):
-    gpu_report.main()
-    assert len(capsys.readouterr().out.splitlines()) >= len(gpu_report.wanted())
+@pytest.mark.parametrize("command", [["kernels"], ["batch", "--device", "cuda"]], ids=lambda c: c[0])
+def test_without_a_gpu_one_line_and_a_status_that_says_so(command, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["run", *command])
+    with pytest.raises(SystemExit) as stopped:
+        run.main()
+    assert stopped.value.code == record.UNAVAILABLE
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # The profile
@@ -315,6 +228,8 @@ def test_dry_run_writes_a_trace_and_no_times(tmp_path, monkeypatch, capsys):
     assert profile.main() == 0
     assert json.loads((out / "trace.json").read_text())["traceEvents"]
     assert (out / "roofline.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((out / "rows.json").read_text())
+    assert [r["name"] for r in found] == [f"phase {p} {n}" for p in (0, 1) for n in ("first", "hidden", "output")]
     said = capsys.readouterr().out
     assert said.count("not timed") == 6 and " us " not in said and "nothing was timed" in said
 
@@ -361,47 +276,7 @@ def test_ncu_s_command_names_our_kernels_and_every_metric(monkeypatch, tmp_path,
     assert "ncu is not on PATH" in capsys.readouterr().out
 
 
-# The driver of the tests
-
-
-@pytest.mark.parametrize("sanitizer", [None, "tools/compute-sanitizer"])
-def test_what_was_not_run_is_not_noted(monkeypatch, capsys, sanitizer):
-    commands, noted = [], {}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(gpu_report, "device_name", lambda device: "NVIDIA H100")
-    monkeypatch.setattr(gpu_report, "record", lambda name, device, **found: noted.update({name: found}))
-    monkeypatch.setattr(gpu_test.shutil, "which", lambda name: sanitizer)
-    monkeypatch.setattr(
-        gpu_test, "run", lambda command, *_, **env: commands.append(command) or "racecheck" not in command
-    )
-    assert gpu_test.main([]) == (0 if sanitizer is None else 1)
-    if sanitizer is None:
-        assert noted == {"gpu-test": {"passed": True}} and "not on PATH" in capsys.readouterr().out
-    else:
-        assert noted["sanitizer memcheck"] == {"passed": True} and noted["sanitizer racecheck"] == {"passed": False}
-        assert commands[1][0] == sanitizer and "test_small" in commands[1]
-    commands.clear()
-    gpu_test.main(["--only", "tests"])
-    assert len(commands) == 1
-
-
-def test_processes_share_the_tests(monkeypatch):
-    shares = []
-    for shard in ("0/3", "1/3", "2/3"):
-        items = list(range(10))
-        monkeypatch.setenv(gpu_test.SHARD, shard)
-        gpu_test.pytest_collection_modifyitems(items)
-        shares.append(items)
-    assert sorted(sum(shares, [])) == list(range(10)) and len(shares[0]) == 4
-
-
-@pytest.mark.parametrize("status, good", [(0, True), (1, False), (gpu_test.NO_TESTS, True)])
-def test_one_failing_process_fails_all(status, good, capfd):
-    shard = f"os.environ['{gpu_test.SHARD}']"
-    code = f"import os; print({shard}); raise SystemExit({status} * ({shard}[0] == '1'))"
-    assert gpu_test.run([gpu_test.sys.executable, "-c", code], 2) is good
-    assert "0/2\n1/2\n" in capfd.readouterr().out
-    assert gpu_test.run([gpu_test.sys.executable, "-c", "raise SystemExit(5)"]) is False
+# Arguments
 
 
 @pytest.mark.parametrize("text", ["foo", "768", "0x64", "64x-1", "64x64x64", ""])

@@ -44,14 +44,14 @@ def rows_of(path: Path) -> list[dict]:
         raise NoResult(f"no {path.name}") from error
     except ValueError as error:
         raise NoResult(f"{path.name} is no JSON: {error}") from error
-    if not rows:
-        raise NoResult(f"{path.name} is empty")
+    if not rows or not isinstance(rows, list):
+        raise NoResult(f"{path.name} holds no rows")
     return rows
 
 
 def table(head: list[str], rows: list[list[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def build(folder: Path) -> Result:

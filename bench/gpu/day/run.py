@@ -176,7 +176,7 @@ def _step(day: Day, step: Step, limit: float) -> tuple[dict[str, Any], bool]:
         began = time.monotonic()
         with Log(day.out / "day.log", step.name, command) as log:
             try:
-                code = process(command, log, limit, environment(day.out, Path(folder)))
+                code = process(command, log, limit, environment(Path(folder)))
             except KeyboardInterrupt:
                 code, interrupted = None, True
             seconds = time.monotonic() - began
@@ -192,7 +192,7 @@ def _step(day: Day, step: Step, limit: float) -> tuple[dict[str, Any], bool]:
             outcome |= {"status": "stopped", "why": "interrupted"}
         elif code is None:
             outcome |= {"status": "over", "why": f"stopped after {limit:.0f} s"}
-        elif code == record.UNAVAILABLE:
+        elif code == record.UNAVAILABLE and step.optional:
             outcome |= {"status": "skipped", "why": log.last}
         elif code != 0:
             outcome |= {"status": "failed", "why": f"exit status {code}: {log.last}"}
@@ -233,9 +233,9 @@ def readable(command: Sequence[str], folder: str) -> str:
     return " ".join(["python", *words[1:]])
 
 
-def environment(out: Path, folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Of a step's process: this checkout's ckbd whether it is installed or not, and choices of kernels of its own."""
-    tree = installed.link(record.ROOT / "build" / "day")
+    tree = installed.link(folder / "installed")
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, (tree, record.ROOT))),
         "PYTHONSAFEPATH": "1",  # or the checkout itself, without kernels in ckbd, would come first
@@ -285,11 +285,12 @@ class Log:
     def __exit__(self, *error: object) -> None:
         self.file.close()
         with open(self.path, "r+b") as file:
+            size, half = file.seek(0, os.SEEK_END) - self.start, LOG_BYTES // 2
             file.seek(self.start)
-            said = file.read()
-            if len(said) > LOG_BYTES:
-                half = LOG_BYTES // 2
-                said = said[:half] + b"\n[...]\n" + said[-half:]
+            said = file.read(min(size, 2 * half))
+            if size > 2 * half:
+                file.seek(-half, os.SEEK_END)
+                said = said[:half] + b"\n[...]\n" + file.read()
                 file.seek(self.start)
                 file.truncate()
                 file.write(said)
@@ -317,5 +318,10 @@ def bring(files: Sequence[Path], out: Path) -> list[str]:
 
 
 def fresh(out: Path) -> None:
-    """Removes what a rehearsal before has left."""
-    shutil.rmtree(out, ignore_errors=True)
+    """Removes what a rehearsal before has left. ValueError for a folder that is none of a rehearsal's."""
+    before = out / "day.json"
+    if out.is_dir() and any(out.iterdir()):
+        others = sorted(p.name for p in out.iterdir())
+        if not before.is_file() or not json.loads(before.read_text()).get("rehearsal"):
+            raise ValueError(f"{out} holds what is not a rehearsal's ({others[0]}): give another folder")
+        shutil.rmtree(out)

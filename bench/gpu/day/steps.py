@@ -53,7 +53,8 @@ class Job:
 class Step:
     """estimate, limit: seconds it is thought to take, and after which it is stopped. sources: patterns of the files
     that its result rests on; a step without is never done for good. timed: its result is of one kind of GPU.
-    why_not: the reason not to run it, if there is one. greedy: takes all that is left.
+    why_not: the reason not to run it, if there is one. greedy: takes all that is left. optional: wants more than a
+    GPU, so that a machine without that may skip it.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Step:
     timed: bool = False
     bars: bool = False
     greedy: bool = False
+    optional: bool = False
     why_not: Callable[[Options, str], str | None] = lambda options, device: None
 
     def entry(self, device: str) -> str:
@@ -179,9 +181,28 @@ STEPS = (
         read.compressai,
         (*KERNELS, "ckbd/compat/compressai/*.py", "csrc/ans/*.*", "csrc/common/*.*"),
         timed=True,
+        optional=True,
     ),
-    Step("sanitizer memcheck", "compute-sanitizer, memcheck", 60, 120, sanitizer("memcheck"), read.tests, KERNELS),
-    Step("sanitizer racecheck", "compute-sanitizer, racecheck", 60, 120, sanitizer("racecheck"), read.tests, KERNELS),
+    Step(
+        "sanitizer memcheck",
+        "compute-sanitizer, memcheck",
+        60,
+        120,
+        sanitizer("memcheck"),
+        read.tests,
+        KERNELS,
+        optional=True,
+    ),
+    Step(
+        "sanitizer racecheck",
+        "compute-sanitizer, racecheck",
+        60,
+        120,
+        sanitizer("racecheck"),
+        read.tests,
+        KERNELS,
+        optional=True,
+    ),
     Step("profile", "One phase, kernel by kernel", 40, 90, profile, read.profile, KERNELS, timed=True),
     Step("trace", "Where the time of a batch of 64 goes", 30, 75, trace, read.trace, CODEC, timed=True),
     Step(
