@@ -63,6 +63,7 @@ def batch(args: argparse.Namespace) -> list[dict]:
     check_latents(codec, streams, args)
     ours = [image.psnr(p.rgb, q.rgb) for p, q in zip(given, codec.decode_pictures(streams), strict=True)]
     jpegs = [jpeg_of_psnr(p.rgb, least) for p, least in zip(given, ours, strict=True)]
+    theirs = [image.psnr(p.rgb, rivals.decode(j)) for p, j in zip(given, jpegs, strict=True)]
     sizes = {(p.width, p.height) for p in given}
     where = {"set": "{}x{}".format(*next(iter(sizes))) if len(sizes) == 1 else "mixed", "device": named}
     pixels = statistics.mean(p.width * p.height for p in given)
@@ -70,9 +71,10 @@ def batch(args: argparse.Namespace) -> list[dict]:
     rows: list[dict] = []
     compressai = public_model(given, device) if args.rivals else None
     for size in args.batches or BATCHES:
-        ways = ours_at(codec, repeated(streams, size), statistics.mean(ours))
+        ways = ours_at(codec, repeated(streams, size), statistics.mean(repeated(ours, size)))
         if args.rivals:
-            ways |= jpegs_at(repeated(jpegs, size), device, args.threads, psnr_of(given, jpegs))
+            psnr = statistics.mean(repeated(theirs, size))
+            ways |= jpegs_at(repeated(jpegs, size), device, args.threads, psnr)
             if compressai and size <= COMPRESSAI_BATCH:
                 ways |= public_at(*compressai, given, size, device)
         seconds = in_turn(ways, clock, QUICK_RUNS if args.quick else args.runs)
@@ -130,10 +132,6 @@ def jpeg_of_psnr(rgb: np.ndarray, least: float) -> bytes:
         if high <= 100:
             return found[high]
     raise RuntimeError(f"no JPEG of this picture has {least:.2f} dB")
-
-
-def psnr_of(given: list[Picture], jpegs: list[bytes]) -> float:
-    return statistics.mean(image.psnr(p.rgb, rivals.decode(j)) for p, j in zip(given, jpegs, strict=True))
 
 
 def ours_at(codec: ckbd.Codec, streams: list[bytes], psnr: float) -> dict[str, Way]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def machine() -> str:
 
 
 def load_pictures(paths: list[str]) -> list[image.Picture]:
-    """Pictures of files and folders; without any, scikit-image's astronaut, grown to 768 x 512 by mirroring."""
+    """Pictures of files, folders and tar files; without any, scikit-image's astronaut, grown to 768 x 512 by mirroring."""
     if not paths:
         from skimage.data import astronaut
 
@@ -38,7 +39,8 @@ def load_pictures(paths: list[str]) -> list[image.Picture]:
         return [image.from_array(np.concatenate((a, a[:, ::-1][:, :256]), axis=1))]
     out = []
     for path in paths:
-        out += [image.from_array(p) for p in data.pictures(path)] if os.path.isdir(path) else [image.read(path)]
+        many = os.path.isdir(path) or tarfile.is_tarfile(path)
+        out += [image.from_array(p) for p in data.pictures(path)] if many else [image.read(path)]
     return out
 
 

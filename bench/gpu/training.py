@@ -96,13 +96,15 @@ def main(argv: list[str] | None = None) -> int:
     config.write_text(json.dumps(dataclasses.asdict(averaged(args.init, before))))
     command = ["--data", *args.data, "--out", str(args.out / "run"), "--config", str(config)]
     command += ["--init", str(args.init), "--minutes", str(args.minutes), "--device", args.device]
+    pictures = load_pictures(args.val)[:PICTURES]
+    first = curve(before, pictures, device)
     status = train.main([*command, "--export", str(after), *shlex.split(args.train_args)])
     if status:
         return status
-    pictures = load_pictures(args.val)[:PICTURES]
-    first, then = (curve(path, pictures, device) for path in (before, after))
     rows = []
-    for quality, (before_bpp, before_psnr), (bpp, psnr) in zip(QUALITIES, first, then, strict=True):
+    for quality, (before_bpp, before_psnr), (bpp, psnr) in zip(
+        QUALITIES, first, curve(after, pictures, device), strict=True
+    ):
         rows.append(
             {"quality": quality, "bpp": bpp, "psnr": psnr, "before_bpp": before_bpp, "before_psnr": before_psnr}
         )

@@ -177,8 +177,8 @@ def test_pictures_a_second_as_a_table(tmp_path):
     for line in (
         "| ours | 10.0 | 80.0 |",
         "| CompressAI | 10.0 | - |",
-        "| nvJPEG | 1000 | 30.75 |",
-        "| CompressAI | 1000 | - |",
+        "| nvJPEG | 8 | 1000 | 30.75 |",
+        "| CompressAI | 1 | 1000 | - |",
         "| coder | 1.50 | 3.00 |",
         "| g_s | 2.00 | 0.00 |",
     ):
@@ -190,6 +190,17 @@ def test_a_missing_extension_is_no_result(monkeypatch, tmp_path):
     monkeypatch.setattr(read, "ROOT", tmp_path)
     with pytest.raises(read.NoResult, match="no ckbd/_ans"):
         read.build(tmp_path)
+
+
+def test_a_model_comes_home_validated_or_not(tmp_path):
+    with pytest.raises(read.NoResult):
+        read.train(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    assert read.train(tmp_path).files == (tmp_path / "model.safetensors",)
+    row = {"quality": 10.0, "bpp": 0.2, "psnr": 30.0, "before_bpp": 0.25, "before_psnr": 29.5}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    result = read.train(tmp_path)
+    assert result.files and "| 10 | 0.2000 | 30.000 | 0.2500 | 29.500 |" in result.markdown
 
 
 def test_bars_in_names_do_not_break_a_table():

@@ -54,6 +54,10 @@ def table(head: list[str], rows: list[list[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
 def build(folder: Path) -> Result:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     missing = [name for name in ("_ans", "_rans") if not (ROOT / "ckbd" / f"{name}{suffix}").is_file()]
@@ -80,25 +84,15 @@ def decode(folder: Path) -> Result:
     rows = rows_of(folder / "rows.json")
     batches, impls = (list(dict.fromkeys(r[key] for r in rows)) for key in ("batch", "impl"))
     at = {(r["impl"], r["batch"]): r for r in rows}
-
-    def cells(value) -> list[list[object]]:
-        return [[impl, *(value(at[impl, b]) if (impl, b) in at else "-" for b in batches)] for impl in impls]
-
-    head = ["pictures/s", *(f"batch {b}" for b in batches)]
-    first = rows[0]
+    last = {r["impl"]: r for r in rows}  # of the largest batch that an implementation had
+    speeds = [[n, *(number(at.get((n, b), {}).get("pictures_s"), ".1f") for b in batches)] for n in impls]
+    sizes = [[n, last[n]["batch"], f"{last[n]['bytes'] / last[n]['batch']:.0f}"] for n in impls]
     parts = [
-        f"{first['set']}, medians; pictures of {first['bytes'] / first['batch']:.0f} B and {first['psnr']:.2f} dB.",
-        table(head, cells(lambda r: f"{r['pictures_s']:.1f}")),
+        f"Pictures: {rows[0]['set']}. Medians.",
+        table(["pictures/s", *(f"batch {b}" for b in batches)], speeds),
         table(
-            ["impl", "bytes a picture", "PSNR"],
-            [
-                [
-                    n,
-                    f"{at[n, b]['bytes'] / b:.0f}",
-                    "-" if at[n, b].get("psnr") is None else f"{at[n, b]['psnr']:.2f}",
-                ]
-                for n, b in {n: b for n, b in reversed(at)}.items()
-            ][::-1],
+            ["", "batch", "bytes a picture", "PSNR"],
+            [[*line, number(last[line[0]].get("psnr"), ".2f")] for line in sizes],
         ),
     ]
     stages = {b: at["ours", b]["stages"] for b in batches if "stages" in at.get(("ours", b), {})}
@@ -165,13 +159,8 @@ def compressai(folder: Path) -> Result:
     modes = list(dict.fromkeys(r["mode"] for r in rows))
     at = {(r["model"], r["batch"], r["stage"], r["mode"]): r["ms"] for r in rows}
     lines = [
-        [
-            model,
-            batch,
-            stage,
-            *(f"{at[model, batch, stage, m]:.2f}" if (model, batch, stage, m) in at else "-" for m in modes),
-        ]
-        for model, batch, stage in dict.fromkeys(key[:3] for key in at)
+        [*key, *(number(at.get((*key, m)), ".2f") for m in modes)]  # model, batch, stage
+        for key in dict.fromkeys(key[:3] for key in at)
     ]
     return Result(rows, table(["model", "batch", "stage, ms", *modes], lines))
 
@@ -205,11 +194,14 @@ def trace(folder: Path) -> Result:
 
 
 def train(folder: Path) -> Result:
-    """Of bench.gpu.training."""
-    rows = rows_of(folder / "rows.json")
-    lines = [
-        [r["quality"], f"{r['bpp']:.4f}", f"{r['psnr']:.3f}", f"{r['before_bpp']:.4f}", f"{r['before_psnr']:.3f}"]
-        for r in rows
-    ]
-    files = tuple(sorted(folder.glob("*.safetensors*")))
+    """Of bench.gpu.training. A model that there was no time to validate is a result too."""
+    files = tuple(p for p in (folder / "model.safetensors",) if p.is_file())
+    try:
+        rows = rows_of(folder / "rows.json")
+    except NoResult:
+        if not files:
+            raise
+        return Result([], "The model was not validated.", files=files)
+    forms = {"quality": "g", "bpp": ".4f", "psnr": ".3f", "before_bpp": ".4f", "before_psnr": ".3f"}
+    lines = [[number(r[name], form) for name, form in forms.items()] for r in rows]
     return Result(rows, table(["quality", "bpp", "PSNR", "bpp before", "PSNR before"], lines), files=files)
