@@ -31,7 +31,7 @@ def machine() -> str:
 
 
 def load_pictures(paths: list[str]) -> list[image.Picture]:
-    """Pictures of files, folders and tar files; without any, scikit-image's astronaut, grown to 768 x 512 by mirroring."""
+    """Pictures of files, folders and tar files; without any scikit-image's astronaut, mirrored to 768 x 512."""
     if not paths:
         from skimage.data import astronaut
 

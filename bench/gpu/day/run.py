@@ -94,7 +94,7 @@ def run(day: Day, steps: Sequence[Step]) -> int:
             outcome = {"status": "no time", "why": f"{left:.0f} s are left, it is thought to take {estimate:.0f}"}
         else:
             print(f"{_at(clock.spent(), day.minutes)} {step.name} ...", flush=True)
-            limit = left if step.greedy else min(step.limit, left)
+            limit = left if step.greedy or len(day.only) == 1 else min(step.limit, left)
             outcome, interrupted = _step(day, step, REHEARSAL if day.rehearsal else limit)
             outcome |= {"estimate": estimate, "limit": limit}
             clock.tell(limit if step.greedy else estimate)
