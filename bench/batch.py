@@ -45,12 +45,13 @@ COMPRESSAI_BATCH = 16  # at most: it takes a batch's pictures one after the othe
 
 @dataclass
 class Way:
-    """One implementation: call decodes `count` pictures, which came as so many bytes."""
+    """One implementation: call decodes `count` pictures, which came as so many bytes. device: its own, if another."""
 
     call: Callable[[], object]
     count: int
     nbytes: int
     psnr: float | None = None
+    device: str | None = None
 
 
 def batch(args: argparse.Namespace) -> list[dict]:
@@ -81,7 +82,11 @@ def batch(args: argparse.Namespace) -> list[dict]:
         split = stages(codec, repeated(streams, size), clock)
         for name, taken in seconds.items():
             way, middle = ways[name], statistics.median(taken)
-            row = where | {"batch": size, "impl": name, "direction": "decode", "busy_processes": 0}
+            row = (
+                where
+                | ({"device": way.device} if way.device else {})
+                | {"batch": size, "impl": name, "direction": "decode", "busy_processes": 0}
+            )
             row |= {"pictures_s": way.count / middle, "gpixel_s": way.count * pixels / middle / 1e9}
             row |= {"bytes": way.nbytes, "psnr": way.psnr, "ms": 1e3 * middle, "runs": len(taken)}
             rows.append(row | ({"stages": split} if name == "ours" else {}))
@@ -156,7 +161,7 @@ def ours_at(codec: ckbd.Codec, streams: list[bytes], psnr: float) -> dict[str, W
 
 def jpegs_at(jpegs: list[bytes], device: torch.device, threads: int, psnr: float) -> dict[str, Way]:
     pool, total = ThreadPoolExecutor(threads), sum(map(len, jpegs))
-    ways = {"JPEG, Pillow": Way(lambda: list(pool.map(rivals.decode, jpegs)), len(jpegs), total, psnr)}
+    ways = {"JPEG, Pillow": Way(lambda: list(pool.map(rivals.decode, jpegs)), len(jpegs), total, psnr, "cpu")}
     if device.type == "cuda":
         try:
             ways["nvJPEG"] = Way(nvjpeg(jpegs, device), len(jpegs), total, psnr)

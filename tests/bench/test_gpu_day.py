@@ -15,7 +15,7 @@ from bench import run as bench_run
 from bench.gpu import profile, record, trace, training
 from bench.gpu import test as gpu_test
 from bench.gpu.day import __main__ as program
-from bench.gpu.day import read, run, steps
+from bench.gpu.day import process, read, run, steps
 from bench.gpu.day.steps import STEPS, Job, Options, Step
 
 GPU = "NVIDIA H200"
@@ -196,9 +196,9 @@ def test_what_a_step_started_is_gone_with_it(day, tmp_path):
     )
     for end in ("time.sleep(99)", "pass"):
         run.run(day(), [step("parent", code + end, limit=2.0, sources=())])
-        process = Path("/proc", pid.read_text())
+        left = Path("/proc", pid.read_text())
         for _ in range(100):
-            if not process.exists() or "Z" in (process / "stat").read_text().split()[2]:
+            if not left.exists() or "Z" in (left / "stat").read_text().split()[2]:
                 break
             time.sleep(0.05)
         else:
@@ -210,10 +210,10 @@ def test_an_interruption_keeps_what_there_is(day, tmp_path, monkeypatch, capsys)
         if "later" in command[2]:
             Path(command[3], "rows.json").write_text("[3]")
             raise KeyboardInterrupt
-        return process(command, log, limit, env)
+        return whole(command, log, limit, env)
 
-    process = run.process
-    monkeypatch.setattr(run, "process", interrupted)
+    whole = process.run
+    monkeypatch.setattr(process, "run", interrupted)
     made = [step("first", GOOD), step("second", "later"), step("third", GOOD)]
     assert run.run(day(), made) == 130
     assert statuses(tmp_path) == {"first": "done", "second": "stopped"}
@@ -250,7 +250,7 @@ def test_a_failure_is_a_result_too_if_the_tests_ran(day, tmp_path):
 
 
 def test_logs_are_kept_short(day, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "LOG_BYTES", 1000)
+    monkeypatch.setattr(process, "LOG_BYTES", 1000)
     made = [
         step("talker", "print('first'); print('x' * 5000); print('last'); raise SystemExit(3)"),
         step("next", GOOD),
@@ -286,8 +286,10 @@ def test_choices_of_kernels_come_home(day, tmp_path):
     assert on_disk(tmp_path)["steps"][0]["choices"] == [{"chosen": {}}]
 
 
-def test_a_step_s_process_finds_ckbd_without_an_installation(tmp_path):
-    env = run.environment(tmp_path)
+def test_a_step_s_process_finds_ckbd_without_an_installation(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somebody's/own")
+    env = process.environment(tmp_path)
+    assert env["PYTHONPATH"].split(os.pathsep)[1:] == [str(record.ROOT), "/somebody's/own"]
     code = "import ckbd, ckbd.kernels.configs, ckbd._rans, bench; "
     code += "print(ckbd.__file__, ckbd.kernels.__file__, bench.__file__)"
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=record.ROOT, capture_output=True, text=True)

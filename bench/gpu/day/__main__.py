@@ -30,6 +30,8 @@ import json
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.gpu import record
@@ -62,7 +64,12 @@ def about() -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def absolute(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(Path(p).absolute()) for p in paths)
+
+
 def main(argv: list[str] | None = None) -> int:
+    began = time.monotonic()
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.day", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,16 +106,11 @@ def main(argv: list[str] | None = None) -> int:
             out,
             device,
             args.minutes,
-            Options(
-                tuple(str(Path(p).absolute()) for p in args.images),
-                args.train,
-                tuple(args.data),
-                tuple(args.val),
-                args.train_args,
-            ),
+            Options(absolute(args.images), args.train, absolute(args.data), absolute(args.val), args.train_args),
             {"commit": args.commit or record.commit(), "date": date, **found},
             out / "gpu.json" if args.rehearse else record.FILE,
             tuple(args.only),
+            began,
         )
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         status = run.run(day, STEPS)

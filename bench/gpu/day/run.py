@@ -10,10 +10,7 @@ and what the steps bring along, in files of at most MAX_BYTES.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,14 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import installed
 from bench.gpu import record
+from bench.gpu.day import process
 from bench.gpu.day.read import NoResult, Result
 from bench.gpu.day.steps import Job, Options, Step
 
 MAX_BYTES, MAX_FILES = 16 << 20, 8
-LOG_BYTES = 1 << 20  # of a step's log, of which the middle goes if it is longer
-TAIL = 2000  # characters of it in day.json
 RESERVE = 4.0  # seconds at the end of a day in which nothing runs
 LEAST = 5.0  # seconds below which no step is begun, whatever it is thought to take
 REHEARSAL = 60.0  # seconds that a step of a rehearsal may take, by the real clock
@@ -38,7 +33,8 @@ ENDED = ("done", "kept", "skipped")  # nothing is left to do
 @dataclass
 class Day:
     """named: the GPU's name, or "cpu". about: versions and commit. record: the gpu.json that is read and written.
-    only: names of the steps to run, whatever the record holds; none: all that are missing or stale.
+    only: names of the steps to run, whatever the record holds; none: all that are missing or stale. began: by
+    time.monotonic(), from when the minutes count.
     """
 
     out: Path
@@ -48,6 +44,7 @@ class Day:
     about: dict[str, str]
     record: Path = record.FILE
     only: tuple[str, ...] = ()
+    began: float = field(default_factory=time.monotonic)
     state: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -58,8 +55,8 @@ class Day:
 class Clock:
     """Seconds of the day that are gone. A made-up one goes on by what each step is thought to take."""
 
-    def __init__(self, made_up: bool):
-        self.made_up, self.start, self.told = made_up, time.monotonic(), 0.0
+    def __init__(self, made_up: bool, start: float):
+        self.made_up, self.start, self.told = made_up, start, 0.0
 
     def spent(self) -> float:
         return self.told if self.made_up else time.monotonic() - self.start
@@ -72,7 +69,7 @@ def run(day: Day, steps: Sequence[Step]) -> int:
     """The exit status: 0 if whatever could be done is done, 1 if not, 130 if the day was interrupted."""
     day.out.mkdir(parents=True, exist_ok=True)
     _begin(day)
-    clock, names = Clock(day.rehearsal), [s.name for s in steps]
+    clock, names = Clock(day.rehearsal, day.began), [s.name for s in steps]
     unknown = sorted(set(day.only) - set(names))
     if unknown:
         raise ValueError(f"no step {', '.join(unknown)}; there are {', '.join(names)}")
@@ -174,9 +171,9 @@ def _step(day: Day, step: Step, limit: float) -> tuple[dict[str, Any], bool]:
         job = Job("cpu" if day.rehearsal else "cuda", Path(folder), limit, day.options)
         command = step.command(job)
         began = time.monotonic()
-        with Log(day.out / "day.log", step.name, command) as log:
+        with process.Log(day.out / "day.log", step.name, command) as log:
             try:
-                code = process(command, log, limit, environment(Path(folder)))
+                code = process.run(command, log, limit, process.environment(Path(folder)))
             except KeyboardInterrupt:
                 code, interrupted = None, True
             seconds = time.monotonic() - began
@@ -231,72 +228,6 @@ def readable(command: Sequence[str], folder: str) -> str:
     """A command as someone would type it elsewhere."""
     words = [word.replace(folder, "DIR") for word in command]
     return " ".join(["python", *words[1:]])
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Of a step's process: this checkout's ckbd whether it is installed or not, and choices of kernels of its own."""
-    tree = installed.link(folder / "installed")
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, (tree, record.ROOT))),
-        "PYTHONSAFEPATH": "1",  # or the checkout itself, without kernels in ckbd, would come first
-        "PYTHONUNBUFFERED": "1",
-        "CKBD_TUNE_CACHE": str(folder / "choices"),
-    }
-    env.pop("PYTHONHOME", None)
-    return env
-
-
-def process(command: Sequence[str], log: Log, limit: float, env: dict[str, str]) -> int | None:
-    """The exit status, or None if it was stopped after limit seconds. It and all that it started are gone after."""
-    child = subprocess.Popen(
-        command,
-        cwd=record.ROOT,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=log.file,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        return child.wait(limit)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        try:
-            os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        child.wait()
-
-
-class Log:
-    """A step's part of day.log."""
-
-    def __init__(self, path: Path, name: str, command: Sequence[str]):
-        self.path, self.last, self.tail = path, "", ""
-        self.file = open(path, "ab")
-        self.file.write(f"\n== {name}\n$ {' '.join(command)}\n".encode())
-        self.file.flush()
-        self.start = self.file.tell()
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.file.close()
-        with open(self.path, "r+b") as file:
-            size, half = file.seek(0, os.SEEK_END) - self.start, LOG_BYTES // 2
-            file.seek(self.start)
-            said = file.read(min(size, 2 * half))
-            if size > 2 * half:
-                file.seek(-half, os.SEEK_END)
-                said = said[:half] + b"\n[...]\n" + file.read()
-                file.seek(self.start)
-                file.truncate()
-                file.write(said)
-        text = said.decode(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()]
-        self.last, self.tail = (lines[-1].strip() if lines else "it said nothing"), text[-TAIL:]
 
 
 def bring(files: Sequence[Path], out: Path) -> list[str]:
