@@ -66,38 +66,40 @@ def batch(args: argparse.Namespace) -> list[dict]:
     jpegs = [jpeg_of_psnr(p.rgb, least) for p, least in zip(given, ours, strict=True)]
     theirs = [image.psnr(p.rgb, rivals.decode(j)) for p, j in zip(given, jpegs, strict=True)]
     sizes = {(p.width, p.height) for p in given}
-    where = {"set": "{}x{}".format(*next(iter(sizes))) if len(sizes) == 1 else "mixed", "device": named}
-    pixels = statistics.mean(p.width * p.height for p in given)
+    where = {"set": "{}x{}".format(*next(iter(sizes))) if len(sizes) == 1 else "mixed", "direction": "decode"}
     print(f"{named}; {len(given)} pictures ({where['set']}), quality {QUALITY:g}, {statistics.mean(ours):.2f} dB")
     rows: list[dict] = []
     compressai = public_model(given, device) if args.rivals else None
     for size in args.batches or BATCHES:
-        ways = ours_at(codec, repeated(streams, size), statistics.mean(repeated(ours, size)))
+        batch_of = repeated(streams, size)
+        ways = ours_at(codec, batch_of, statistics.mean(repeated(ours, size)))
         if args.rivals:
             psnr = statistics.mean(repeated(theirs, size))
             ways |= jpegs_at(repeated(jpegs, size), device, args.threads, psnr)
             if compressai and size <= COMPRESSAI_BATCH:
-                ways |= public_at(*compressai, given, size, device)
+                ways |= public_at(*compressai, size, device)
         seconds = in_turn(ways, clock, QUICK_RUNS if args.quick else args.runs)
-        split = stages(codec, repeated(streams, size), clock)
+        split = stages(codec, batch_of, clock)
+        pixels = sum(p.width * p.height for p in repeated(given, size))
         for name, taken in seconds.items():
-            way, middle = ways[name], statistics.median(taken)
-            row = (
-                where
-                | ({"device": way.device} if way.device else {})
-                | {"batch": size, "impl": name, "direction": "decode", "busy_processes": 0}
-            )
-            row |= {"pictures_s": way.count / middle, "gpixel_s": way.count * pixels / middle / 1e9}
-            row |= {"bytes": way.nbytes, "psnr": way.psnr, "ms": 1e3 * middle, "runs": len(taken)}
+            row = where | {"batch": size, "impl": name, "device": named} | row_of(ways[name], taken, pixels)
             rows.append(row | ({"stages": split} if name == "ours" else {}))
             print(
                 f"batch {size:4} {name:14} {row['pictures_s']:9.1f} pictures/s {row['ms']:9.2f} ms "
-                f"{way.nbytes / way.count:9.0f} B a picture",
+                f"{row['bytes'] / size:9.0f} B a picture",
                 flush=True,
             )
         print(f"batch {size:4} stages, ms: " + ", ".join(f"{n} {ms:.2f}" for n, ms in split.items()), flush=True)
         save(args.json, rows)
     return rows
+
+
+def row_of(way: Way, taken: list[float], pixels: int) -> dict:
+    """taken: seconds of each run. pixels: of the whole batch."""
+    middle = statistics.median(taken)
+    speed = {"pictures_s": way.count / middle, "gpixel_s": pixels / middle / 1e9}
+    row = speed | {"bytes": way.nbytes, "psnr": way.psnr, "ms": 1e3 * middle, "runs": len(taken), "busy_processes": 0}
+    return row | ({"device": way.device} if way.device else {})
 
 
 def repeated(items: Sequence, count: int) -> list:
@@ -196,7 +198,7 @@ def public_model(given: list[Picture], device: torch.device):
     return calibrated(build("cheng2020-anchor-checkerboard", N=192), x).to(device), x
 
 
-def public_at(model, x: torch.Tensor, given: list[Picture], size: int, device: torch.device) -> dict[str, Way]:
+def public_at(model, x: torch.Tensor, size: int, device: torch.device) -> dict[str, Way]:
     with torch.no_grad():
         # Shifted, so that the pictures of a batch are not the same.
         out = model.compress(torch.cat([x.roll(64 * i, 3) for i in range(size)]).to(device))
