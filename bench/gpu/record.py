@@ -33,12 +33,17 @@ def digest(patterns: Sequence[str], root: Path = ROOT) -> str:
 
 
 def commit() -> str:
+    """What this checkout is, "-dirty" if a tracked file is not as committed; but for the record, which a day writes."""
     try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        named = _git("describe", "--always")
+        ours = f":(exclude){FILE.relative_to(ROOT).as_posix()}"
+        return named + ("-dirty" if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ours) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*args: str) -> str:
+    return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def per_device(name: str, device: str) -> str:

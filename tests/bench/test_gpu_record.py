@@ -65,6 +65,25 @@ def test_the_committed_record_was_made_by_gpus():
         assert {"commit", "sources", "device", "date"} <= set(entry) and entry["device"] != "cpu", name
 
 
+def test_a_commit_is_dirty_but_for_the_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "FILE", tmp_path / "bench" / "gpu.json")
+    assert record.commit() == "unknown"
+    (tmp_path / "bench").mkdir()
+    for name in ("a.py", "bench/gpu.json"):
+        (tmp_path / name).write_text("{}")
+    about = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for args in (["init", "-q"], ["add", "."], [*about, "commit", "-qm", "all"]):
+        subprocess.run(["git", *args], cwd=tmp_path, check=True)
+    clean = record.commit()
+    assert len(clean) >= 7 and "dirty" not in clean
+    (tmp_path / "bench" / "gpu.json").write_text("{1}")
+    (tmp_path / "untracked").touch()
+    assert record.commit() == clean
+    (tmp_path / "a.py").write_text("1")
+    assert record.commit() == f"{clean}-dirty"
+
+
 # The report
 
 
