@@ -33,7 +33,7 @@ def digest(patterns: Sequence[str], root: Path = ROOT) -> str:
 
 
 def commit() -> str:
-    """What this checkout is, "-dirty" if a tracked file is not as committed; but for the record, which a day writes."""
+    """What this checkout is, "-dirty" if a tracked file is not as committed: but for the record, where days write."""
     try:
         named = _git("describe", "--always")
         ours = f":(exclude){FILE.relative_to(ROOT).as_posix()}"
