@@ -75,9 +75,11 @@ def batch(args: argparse.Namespace) -> list[dict]:
         ways = ours_at(codec, batch_of, statistics.mean(repeated(ours, size)))
         if args.rivals:
             psnr = statistics.mean(repeated(theirs, size))
-            ways |= jpegs_at(repeated(jpegs, size), device, args.threads, psnr)
+            add(ways, "JPEG, Pillow", pillow, repeated(jpegs, size), args.threads, psnr)
+            if clock.cuda:
+                add(ways, "nvJPEG", nvjpeg, repeated(jpegs, size), device, psnr)
             if compressai and size <= COMPRESSAI_BATCH:
-                ways |= public_at(*compressai, size, device)
+                add(ways, "CompressAI", public, *compressai, size, device)
         seconds = in_turn(ways, clock, QUICK_RUNS if args.quick else args.runs)
         split = stages(codec, batch_of, clock)
         pixels = sum(p.width * p.height for p in repeated(given, size))
@@ -161,19 +163,22 @@ def ours_at(codec: ckbd.Codec, streams: list[bytes], psnr: float) -> dict[str, W
     return {name: Way(call, len(streams), total, psnr if name == "ours" else None) for name, call in calls.items()}
 
 
-def jpegs_at(jpegs: list[bytes], device: torch.device, threads: int, psnr: float) -> dict[str, Way]:
-    pool, total = ThreadPoolExecutor(threads), sum(map(len, jpegs))
-    ways = {"JPEG, Pillow": Way(lambda: list(pool.map(rivals.decode, jpegs)), len(jpegs), total, psnr, "cpu")}
-    if device.type == "cuda":
-        try:
-            ways["nvJPEG"] = Way(nvjpeg(jpegs, device), len(jpegs), total, psnr)
-        except (ImportError, RuntimeError) as error:
-            print(f"nvJPEG: left out, torchvision cannot: {error}", flush=True)
-    return ways
+def add(ways: dict[str, Way], name: str, make: Callable[..., Way], *args) -> None:
+    """Adds a rival that has worked once; what others' code cannot do here must not cost our own figures."""
+    try:
+        way = make(*args)
+        way.call()
+        ways[name] = way
+    except Exception as error:
+        print(f"{name}: left out, it failed: {error!r}", flush=True)
 
 
-def nvjpeg(jpegs: list[bytes], device: torch.device) -> Callable[[], object]:
-    """ImportError or RuntimeError where torchvision has none."""
+def pillow(jpegs: list[bytes], threads: int, psnr: float) -> Way:
+    pool = ThreadPoolExecutor(threads)
+    return Way(lambda: list(pool.map(rivals.decode, jpegs)), len(jpegs), sum(map(len, jpegs)), psnr, "cpu")
+
+
+def nvjpeg(jpegs: list[bytes], device: torch.device, psnr: float) -> Way:
     from torchvision.io import ImageReadMode, decode_jpeg
 
     data = [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in jpegs]
@@ -181,8 +186,7 @@ def nvjpeg(jpegs: list[bytes], device: torch.device) -> Callable[[], object]:
     def call() -> list[torch.Tensor]:
         return decode_jpeg(data, mode=ImageReadMode.RGB, device=device)
 
-    call()
-    return call
+    return Way(call, len(jpegs), sum(map(len, jpegs)), psnr)
 
 
 def public_model(given: list[Picture], device: torch.device):
@@ -198,7 +202,7 @@ def public_model(given: list[Picture], device: torch.device):
     return calibrated(build("cheng2020-anchor-checkerboard", N=192), x).to(device), x
 
 
-def public_at(model, x: torch.Tensor, size: int, device: torch.device) -> dict[str, Way]:
+def public(model, x: torch.Tensor, size: int, device: torch.device) -> Way:
     with torch.no_grad():
         # Shifted, so that the pictures of a batch are not the same.
         out = model.compress(torch.cat([x.roll(64 * i, 3) for i in range(size)]).to(device))
@@ -207,7 +211,7 @@ def public_at(model, x: torch.Tensor, size: int, device: torch.device) -> dict[s
     def call() -> object:
         return model.decompress(out["strings"], out["shape"])
 
-    return {"CompressAI": Way(call, size, nested_bytes(out["strings"]))}
+    return Way(call, size, nested_bytes(out["strings"]))
 
 
 def nested_bytes(strings) -> int:

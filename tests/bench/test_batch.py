@@ -116,6 +116,18 @@ def test_what_runs_out_of_memory_is_left_out(monkeypatch, capsys):
     assert "greedy: left out, out of memory" in capsys.readouterr().out
 
 
+def test_a_rival_that_fails_is_left_out(capsys):
+    def broken(count):
+        raise ValueError("no decoder here")
+
+    ways = {}
+    batch.add(ways, "at once", lambda: broken(1))
+    batch.add(ways, "when called", lambda: batch.Way(lambda: broken(1), 1, 1))
+    batch.add(ways, "good", lambda: batch.Way(lambda: None, 1, 1))
+    assert list(ways) == ["good"]
+    assert capsys.readouterr().out.count("left out, it failed: ValueError('no decoder here')") == 2
+
+
 # The trace
 
 

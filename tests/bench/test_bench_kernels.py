@@ -141,6 +141,20 @@ def test_nothing_is_timed_if_a_bit_differs(monkeypatch):
         bench_kernels.gate(TINY, CPU)
 
 
+def test_a_rival_that_fails_costs_no_figure_of_ours(monkeypatch, capsys):
+    def broken(self):
+        raise ValueError("no compiler here")
+
+    lattice, clock = Lattice(((4, 4),)), device.Clock(CPU)
+    monkeypatch.setattr(bench_kernels.Half, "call", broken)
+    found = bench_kernels.entries(TINY, lattice, clock, True, False)
+    assert ("compressai dense fp16", 1) in found and not any("eager" in name for name, _ in found)
+    assert "torch eager fp16: left out, it failed: ValueError('no compiler here')" in capsys.readouterr().out
+    monkeypatch.setattr(kernels, "phase", lambda *a, **o: broken(None))
+    with pytest.raises(ValueError, match="no compiler here"):
+        bench_kernels.entries(TINY, lattice, clock, True, False)
+
+
 def test_rivals_see_anchors_alone():
     lattice = Lattice(((6, 8),) * 2)
     dense = bench_kernels.Dense(TINY, lattice, torch.float32, CPU)
