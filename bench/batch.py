@@ -17,21 +17,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 import ckbd
-from bench.common import cut, load_pictures, save
+from bench.common import cut, load_pictures, save, stages_of
 from bench.gpu.device import Clock, device_name
 from bench.gpu.inputs import need_cuda
-from bench.rivals.compressai import build, calibrated, import_compressai
+from bench.rivals.compressai import build, calibrated, import_compressai, nested_bytes, shifted
 from ckbd.codec import batches, image
 from ckbd.codec.image import Picture
 from ckbd.evaluation import rivals
@@ -81,7 +78,7 @@ def batch(args: argparse.Namespace) -> list[dict]:
             if compressai and size <= COMPRESSAI_BATCH:
                 add(ways, "CompressAI", public, *compressai, size, device)
         seconds = in_turn(ways, clock, QUICK_RUNS if args.quick else args.runs)
-        split = stages(codec, batch_of, clock)
+        split = {name: 1e3 * s for name, s in stages_of(codec, batch_of, clock.wait).items() if name != "total"}
         pixels = sum(p.width * p.height for p in repeated(given, size))
         for name, taken in seconds.items():
             row = where | {"batch": size, "impl": name, "device": named} | row_of(ways[name], taken, pixels)
@@ -204,18 +201,13 @@ def public_model(given: list[Picture], device: torch.device):
 
 def public(model, x: torch.Tensor, size: int, device: torch.device) -> Way:
     with torch.no_grad():
-        # Shifted, so that the pictures of a batch are not the same.
-        out = model.compress(torch.cat([x.roll(64 * i, 3) for i in range(size)]).to(device))
+        out = model.compress(shifted(x, size).to(device))
 
     @torch.no_grad()
     def call() -> object:
         return model.decompress(out["strings"], out["shape"])
 
     return Way(call, size, nested_bytes(out["strings"]))
-
-
-def nested_bytes(strings) -> int:
-    return len(strings) if isinstance(strings, bytes) else sum(map(nested_bytes, strings))
 
 
 def in_turn(ways: dict[str, Way], clock: Clock, runs: int) -> dict[str, list[float]]:
@@ -235,23 +227,3 @@ def in_turn(ways: dict[str, Way], clock: Clock, runs: int) -> dict[str, list[flo
             if sum(taken) < SECONDS:
                 taken.append(clock.first(ways[names[(run + turn) % len(names)]].call) / 1e3)
     return samples
-
-
-def stages(codec: ckbd.Codec, streams: list[bytes], clock: Clock) -> dict[str, float]:
-    """Milliseconds of each stage of decoding, the device at rest after each."""
-    spent: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(name: str):
-        start = time.perf_counter()
-        yield
-        clock.wait()
-        spent[name] += 1e3 * (time.perf_counter() - start)
-
-    codec.decoder.stage = stage
-    try:
-        clock.wait()
-        codec.decode_pictures(streams)
-    finally:
-        del codec.decoder.stage
-    return dict(spent)

@@ -1,4 +1,4 @@
-"""What several benchmarks need: a name for the machine, pictures, rows in a file."""
+"""What several benchmarks need: a name for the machine, pictures, times of stages, rows in a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 import os
 import platform
 import tarfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +43,13 @@ def load_pictures(paths: list[str]) -> list[image.Picture]:
         return [image.from_array(np.concatenate((a, a[:, ::-1][:, :256]), axis=1))]
     out = []
     for path in paths:
-        many = os.path.isdir(path) or tarfile.is_tarfile(path)
-        out += [image.from_array(p) for p in data.pictures(path)] if many else [image.read(path)]
+        if os.path.isdir(path) or tarfile.is_tarfile(path):
+            out += [image.from_array(p) for p in data.pictures(path)]
+            continue
+        try:
+            out.append(image.read(path))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
     return out
 
 
@@ -48,6 +57,30 @@ def cut(picture: image.Picture, size: tuple[int, int] | None) -> image.Picture:
     """The upper left of a picture, of (width, height) at most; all of it for None. Alpha and ICC are left out."""
     width, height = size or (picture.width, picture.height)
     return image.from_array(np.ascontiguousarray(picture.rgb[:height, :width]))
+
+
+def stages_of(codec, streams: Sequence[bytes], wait: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """Seconds of each stage of one decode, and as "total" of all from bytes to Pictures. wait: brings the device to
+    rest, after each stage.
+    """
+    spent: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        wait()
+        spent[name] += time.perf_counter() - start
+
+    codec.decoder.stage = stage
+    try:
+        wait()
+        start = time.perf_counter()
+        codec.decode_pictures(streams)
+        spent["total"] = time.perf_counter() - start
+    finally:
+        del codec.decoder.stage
+    return spent
 
 
 def save(path: str | None, rows: list[dict]) -> None:

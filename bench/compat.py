@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bench import compat_coder
 from bench.gpu.inputs import need_cuda
-from bench.rivals.compressai import build, calibrated, need_compressai
+from bench.rivals.compressai import build, calibrated, need_compressai, nested_bytes, shifted
 
 # Registered name -> widths: those of the papers' lower rates, or the only ones there are.
 MODELS = {
@@ -67,8 +67,7 @@ def compat(args: argparse.Namespace) -> list[dict]:
             torch.manual_seed(0)
             model = calibrated(build(name, **MODELS[name]), x).to(device)
             for batch in args.batches or [1]:
-                # Shifted, so that the pictures of a batch are not the same.
-                pictures = torch.cat([x.roll(64 * i, 3) for i in range(batch)]).to(device)
+                pictures = shifted(x, batch).to(device)
                 runs = args.serial_runs if name in SERIAL else args.runs
                 if name in SERIAL and batch > 1:
                     continue  # one after the other, as CompressAI does it
@@ -149,7 +148,7 @@ def model_rows(name: str, model: nn.Module, x: Tensor, runs: int) -> list[dict]:
             _check(model, modes, written, read)
         if name in SERIAL and run == runs:
             break
-    sizes = {mode: _bytes(strings) for mode, strings in written.items()}
+    sizes = {mode: nested_bytes(strings) for mode, strings in written.items()}
     rows = [
         {
             "model": name,
@@ -169,16 +168,12 @@ def model_rows(name: str, model: nn.Module, x: Tensor, runs: int) -> list[dict]:
 
 def _check(model: nn.Module, modes: list[str], written: dict, read: dict) -> None:
     for mode in modes:
-        size, stock = _bytes(written[mode]), _bytes(written["stock"])
+        size, stock = nested_bytes(written[mode]), nested_bytes(written["stock"])
         if mode in ("fused", "sparse"):
             if abs(size / stock - 1) > 1e-3:
                 raise RuntimeError(f"{mode}: {size} B, stock {stock} B")
         elif written[mode] != written["stock"] or not torch.equal(read[mode], read["stock"]):
             raise RuntimeError(f"{mode}: other bytes or another picture than stock")
-
-
-def _bytes(strings) -> int:
-    return len(strings) if isinstance(strings, bytes) else sum(map(_bytes, strings))
 
 
 def show(rows: list[dict]) -> None:

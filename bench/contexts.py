@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections import defaultdict
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,8 @@ import torch
 import torch.nn.functional as F
 
 import ckbd
+from bench.arguments import size
+from bench.common import stages_of
 from ckbd import _ans
 from ckbd.model import entropy
 from ckbd.papers import file as variantfile
@@ -119,26 +119,6 @@ class PublicRaster:
         return seconds
 
 
-def stages_of(codec, stream: bytes) -> dict[str, float]:
-    """Seconds of each stage of one decode, and as "total" of all from bytes to a Picture."""
-    spent: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def stage(name):
-        start = time.perf_counter()
-        yield
-        spent[name] += time.perf_counter() - start
-
-    codec.decoder.stage = stage
-    try:
-        start = time.perf_counter()
-        codec.decode_pictures([stream])
-        spent["total"] = time.perf_counter() - start
-    finally:
-        del codec.decoder.stage
-    return spent
-
-
 def measure(codec, stream: bytes, runs: int) -> tuple[float, float]:
     """The least in ms of some runs: what is neither h_s nor g_s nor the picture, and all from bytes to a Picture.
 
@@ -146,7 +126,7 @@ def measure(codec, stream: bytes, runs: int) -> tuple[float, float]:
     """
     parts, wholes = [], []
     for _ in range(runs):
-        spent = stages_of(codec, stream)
+        spent = stages_of(codec, [stream])
         wholes.append(1e3 * spent["total"])
         # What lies between the stages belongs to walking the sites.
         parts.append(wholes[-1] - 1e3 * sum(spent[name] for name in ("h_s", "g_s", "picture", "parse")))
@@ -220,14 +200,7 @@ def _ratios(rows: list[dict], width: int, height: int) -> None:
             print(f"{width} x {height}: checkerboard {part:.1f} x as fast as {slow}, end to end {whole:.2f} x")
 
 
-def size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text}")
-    return int(width), int(height)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sizes", type=size, nargs="*", default=SIZES, help="of contexts: WIDTHxHEIGHT")
+    parser.add_argument("--sizes", type=size, nargs="*", default=SIZES, metavar="WxH", help="of contexts")
     parser.add_argument("--transform", choices=("ckbd", "minnen2018"), default="minnen2018", help="of contexts")
     parser.add_argument("--public-pixels", type=int, default=1 << 22, help="of contexts: no raster-public above this")

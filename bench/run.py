@@ -24,7 +24,7 @@ import torch
 
 import ckbd
 from bench import batch, coder, compat, compat_coder, contexts, effort
-from bench.common import load_pictures, machine, save
+from bench.common import load_pictures, machine, save, stages_of
 from bench.gpu import kernels
 from ckbd import _rans
 from ckbd.codec import container, image
@@ -42,7 +42,7 @@ def decode(args: argparse.Namespace) -> list[dict]:
         (stream,) = codec.encode([picture], quality)
         samples: dict[str, list[float]] = defaultdict(list)
         for run in range(args.runs + 3):
-            spent = contexts.stages_of(codec, stream)
+            spent = stages_of(codec, [stream])
             if run >= 3:
                 for name, value in spent.items():
                     samples[name].append(1e3 * value)

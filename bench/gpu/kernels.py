@@ -22,13 +22,13 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from bench.arguments import count, size
 from bench.common import save
 from bench.gpu.cold import cold
 from bench.gpu.device import Ceilings, Clock, ceilings, device_name, graph, quantiles, roofline_share
@@ -46,14 +46,6 @@ QUICK_RUNS = 3
 GRAPH_SITES = 100_000  # of a phase: beyond, a graph would only hold memory twice
 DTYPES = {"int8": torch.int8, "fp16": torch.float16, "fp32": torch.float32}
 COMPILED, EAGER = "torch.compile fp16", "torch eager fp16"
-
-
-def size(text: str) -> tuple[int, int]:
-    """(width, height) of "WxH"."""
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected WxH, as 768x512, got {text!r}")
-    return int(match[1]), int(match[2])
 
 
 @dataclass
@@ -241,12 +233,7 @@ def table(rows: list[dict]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("kernels")
     group.add_argument("--device", help="kernels: cuda, or cpu for a dry run; batch, compressai: cpu, or cuda")
-    group.add_argument(
-        "--batches",
-        type=int,
-        nargs="+",
-        help="kernels, batch: 1 8 64 256; compressai: 1",
-    )
+    group.add_argument("--batches", type=count, nargs="+", help="kernels, batch: 1 8 64 256; compressai: 1")
     group.add_argument(
         "--pictures",
         type=size,

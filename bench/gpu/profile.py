@@ -25,11 +25,13 @@ from pathlib import Path
 
 import torch
 
+from bench.arguments import count, size
 from bench.common import save
 from bench.gpu import record
 from bench.gpu.device import Ceilings, Clock, ceilings, device_name, roofline_share
 from bench.gpu.inputs import Ours, integers, latents, need_cuda
 from bench.launches import INTEGER_MODELS
+from bench.tables import table
 from ckbd import kernels
 from ckbd.kernels import Config, Lattice, Network
 from ckbd.kernels.configs import CONFIGS, FORMS
@@ -169,14 +171,13 @@ def parse_ncu(text: str) -> list[dict[str, str]]:
 
 def markdown(rows: list[dict[str, str]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
-    return "\n".join(lines + [f"| {' | '.join(row.get(n, '-') for n in names)} |" for row in rows]) + "\n"
+    return table(names, [[row.get(n, "-") for n in names] for row in rows]) + "\n"
 
 
 def nsight(out: Path, args: argparse.Namespace) -> bool:
     """Runs one round under ncu and writes its metrics, or says why not; whether it did."""
     program = [sys.executable, "-m", "bench.gpu.profile", "--once", "--out", str(out), "--model", args.model]
-    program += ["--form", args.form, "--batch", str(args.batch), "--picture", args.picture]
+    program += ["--form", args.form, "--batch", str(args.batch), "--picture", "{}x{}".format(*args.picture)]
     command = ncu_command("ncu", program)
     ncu = shutil.which("ncu")
     if ncu is None:
@@ -203,8 +204,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the program itself")
     parser.add_argument("--model", default=INTEGER_MODELS[-1].name, choices=[m.name for m in INTEGER_MODELS])
     parser.add_argument("--form", default="layers", choices=FORMS)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--picture", default="768x512", metavar="WxH")
+    parser.add_argument("--batch", type=count, default=64)
+    parser.add_argument("--picture", type=size, default="768x512", metavar="WxH")
     parser.add_argument("--once", action="store_true", help="launch one round and end: what ncu runs")
     return parser
 
@@ -214,7 +215,7 @@ def main() -> int:
     device = need_cuda(args.device)
     clock, named = Clock(device), device_name(device)
     model = next(m for m in INTEGER_MODELS if m.name == args.model)
-    lattice = Lattice((latents(*(int(n) for n in args.picture.split("x"))),) * args.batch)
+    lattice = Lattice((latents(*args.picture),) * args.batch)
     config = next(c for c in CONFIGS[torch.int8] if c.form == args.form)
     ours = Ours(integers(model, device), lattice)
     calls = [ours.call(p, config) for p in (0, 1)]
@@ -232,7 +233,7 @@ def main() -> int:
     us = trace(both, args.out / "trace.json", clock.cuda)
     tops = ceilings(clock) if clock.cuda else ceilings(clock, 1 << 20, 64)
     found = timed(expected, us, tops, torch.int8) if us else expected
-    title = f"{model.name}, {args.batch} x {args.picture}, {config}; {named}"
+    title = "{}, {} x {}x{}, {}; {}".format(model.name, args.batch, *args.picture, config, named)
     plot(found, tops, torch.int8, title, args.out / "roofline.png")
     with open(args.out / "kernels.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(asdict(found[0])))

@@ -18,11 +18,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import ckbd
+from bench.arguments import count, size
 from bench.batch import QUALITY, repeated
 from bench.common import cut, load_pictures, save
 from bench.gpu.device import Clock, device_name
 from bench.gpu.inputs import need_cuda
-from bench.gpu.kernels import size
 
 STAGE = "stage: "
 WARM_UP = 2
@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="default")
     parser.add_argument("--images", nargs="*", default=[], help="files or folders (default: one of scikit-image)")
     parser.add_argument("--picture", type=size, metavar="WxH", help="how much of each is taken")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=count, default=64)
     parser.add_argument("--keep", action="store_true", help="the whole trace too, as DIR/trace.json")
     return parser
 

@@ -51,6 +51,16 @@ def build(name: str, **widths: int) -> nn.Module:
     return MODELS[name](**widths).eval()
 
 
+def shifted(x: Tensor, count: int) -> Tensor:
+    """A batch of so many pictures out of one, x (1, 3, H, W): shifted, so that they are not the same."""
+    return torch.cat([x.roll(64 * i, 3) for i in range(count)])
+
+
+def nested_bytes(strings) -> int:
+    """Of a model's "strings", lists of lists of bytes."""
+    return len(strings) if isinstance(strings, bytes) else sum(map(nested_bytes, strings))
+
+
 @torch.no_grad()
 def calibrated(model: nn.Module, x: Tensor, seed: int = 0) -> nn.Module:
     """The model with latents of standard deviations from 0.05 to 3 (log-uniform over the channels) on x, and tables.

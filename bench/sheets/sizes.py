@@ -19,8 +19,7 @@ import torch
 from torch import nn
 
 import ckbd
-from bench import contexts
-from bench.common import load_pictures, machine
+from bench.common import load_pictures, machine, stages_of
 from ckbd.evaluation.evaluate import bd_rate
 from ckbd.model.file import Loaded
 
@@ -67,7 +66,7 @@ def row_of(name: str, result: dict, rivals: dict, picture, quality: float, runs:
         raise ValueError(f"{name}: its figures are of model {result['model']}, the file is {codec.model_hash}")
     cost = multiply_adds(codec.model)
     (stream,) = codec.encode([picture], quality)
-    times = [contexts.stages_of(codec, stream)["total"] * 1e3 for _ in range(runs + 2)][2:]
+    times = [stages_of(codec, [stream])["total"] * 1e3 for _ in range(runs + 2)][2:]
     parts = (codec.model.g_a, codec.model.h_a, codec.model.g_s)
     weights = sum(p.numel() for part in parts for p in part.parameters())
     weights += sum(layer.weight.numel() + layer.bias.numel() for layer in codec.model.layers.values())

@@ -56,5 +56,5 @@ def test_the_public_scan_sees_what_mask_a_sees():
 
 def test_sizes_are_read():
     assert contexts.size("768x512") == (768, 512)
-    with pytest.raises(argparse.ArgumentTypeError, match="expected WIDTHxHEIGHT"):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected WxH"):
         contexts.size("0x512")

@@ -285,7 +285,7 @@ def test_ncu_s_command_names_our_kernels_and_every_metric(monkeypatch, tmp_path,
     assert command[-3:] == ["python", "-m", "x"] and "--csv" in command
     assert command[command.index("--metrics") + 1].split(",") == list(profile.METRICS)
     monkeypatch.setattr(profile.shutil, "which", lambda name: None)
-    args = argparse.Namespace(model="tiny", form="fused", batch=1, picture="64x64")
+    args = argparse.Namespace(model="tiny", form="fused", batch=1, picture=(64, 64))
     assert profile.nsight(tmp_path, args) is False
     assert "ncu is not on PATH" in capsys.readouterr().out
 

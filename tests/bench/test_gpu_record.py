@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from bench import tables
 from bench.gpu import record, report
 from bench.gpu.day import read
 from bench.gpu.day.steps import STEPS
@@ -223,4 +224,4 @@ def test_a_model_comes_home_validated_or_not(tmp_path):
 
 
 def test_bars_in_names_do_not_break_a_table():
-    assert read.table(["a"], [["x | y"]]).splitlines()[-1] == "| x \\| y |"
+    assert tables.table(["a"], [["x | y"]]).splitlines()[-1] == "| x \\| y |"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.record import ROOT
+from bench.tables import number, table
 
 TIMES = {1: 3.0, 64: 2.0}  # batch -> as how many times as fast as torch.compile the kernels must be
 ROOFLINE = 0.5  # share, at batch 64
@@ -47,15 +48,6 @@ def rows_of(path: Path) -> list[dict]:
     if not rows or not isinstance(rows, list):
         raise NoResult(f"{path.name} holds no rows")
     return rows
-
-
-def table(head: list[str], rows: list[list[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
 
 
 def build(folder: Path) -> Result:
