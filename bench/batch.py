@@ -10,7 +10,8 @@ CompressAI      cheng2020-anchor-checkerboard, N = 192, random weights (bench/ri
 JPEGs are those of the same pictures with at least the PSNR that ours have, at the smallest such quality, 4:2:0 where
 that reaches it and 4:4:4 otherwise. A batch repeats the pictures given until it is full. Implementations take turns;
 times are from a call to the device's standstill. Before that, ours must give on the device the latents that it gives
-on the CPU. "stages" are milliseconds of a run of its own, in which the device comes to rest after each.
+on the CPU. "stages" are milliseconds of a run of its own, in which the device comes to rest after each. "left_out"
+stands instead of figures, where a rival has none, and says why.
 """
 
 from __future__ import annotations
@@ -66,18 +67,19 @@ def batch(args: argparse.Namespace) -> list[dict]:
     where = {"set": "{}x{}".format(*next(iter(sizes))) if len(sizes) == 1 else "mixed", "direction": "decode"}
     print(f"{named}; {len(given)} pictures ({where['set']}), quality {QUALITY:g}, {statistics.mean(ours):.2f} dB")
     rows: list[dict] = []
-    compressai = public_model(given, device) if args.rivals else None
+    lacking: dict[str, str] = {}  # rival -> why there is none here
+    compressai = public_model(given, device, lacking) if args.rivals else None
     for size in args.batches or BATCHES:
         batch_of = repeated(streams, size)
-        ways = ours_at(codec, batch_of, statistics.mean(repeated(ours, size)))
+        ways, left_out = ours_at(codec, batch_of, statistics.mean(repeated(ours, size))), dict(lacking)
         if args.rivals:
             psnr = statistics.mean(repeated(theirs, size))
-            add(ways, "JPEG, Pillow", pillow, repeated(jpegs, size), args.threads, psnr)
+            add(ways, left_out, "JPEG, Pillow", pillow, repeated(jpegs, size), args.threads, psnr)
             if clock.cuda:
-                add(ways, "nvJPEG", nvjpeg, repeated(jpegs, size), device, psnr)
+                add(ways, left_out, "nvJPEG", nvjpeg, repeated(jpegs, size), device, psnr)
             if compressai and size <= COMPRESSAI_BATCH:
-                add(ways, "CompressAI", public, *compressai, size, device)
-        seconds = in_turn(ways, clock, QUICK_RUNS if args.quick else args.runs)
+                add(ways, left_out, "CompressAI", public, *compressai, size, device)
+        seconds = in_turn(ways, left_out, clock, QUICK_RUNS if args.quick else args.runs)
         split = {name: 1e3 * s for name, s in stages_of(codec, batch_of, clock.wait).items() if name != "total"}
         pixels = sum(p.width * p.height for p in repeated(given, size))
         for name, taken in seconds.items():
@@ -88,6 +90,9 @@ def batch(args: argparse.Namespace) -> list[dict]:
                 f"{row['bytes'] / size:9.0f} B a picture",
                 flush=True,
             )
+        for name, why in left_out.items():
+            rows.append(where | {"batch": size, "impl": name, "device": named, "left_out": why})
+            print(f"batch {size:4} {name:14} left out: {why}")
         print(f"batch {size:4} stages, ms: " + ", ".join(f"{n} {ms:.2f}" for n, ms in split.items()), flush=True)
         save(args.json, rows)
     return rows
@@ -160,14 +165,14 @@ def ours_at(codec: ckbd.Codec, streams: list[bytes], psnr: float) -> dict[str, W
     return {name: Way(call, len(streams), total, psnr if name == "ours" else None) for name, call in calls.items()}
 
 
-def add(ways: dict[str, Way], name: str, make: Callable[..., Way], *args) -> None:
-    """Adds a rival that has worked once; what others' code cannot do here must not cost our own figures."""
+def add(ways: dict[str, Way], left_out: dict[str, str], name: str, make: Callable[..., Way], *args) -> None:
+    """Adds a rival that has worked once; if it does not, left_out says why, and our own figures are still taken."""
     try:
         way = make(*args)
         way.call()
         ways[name] = way
     except Exception as error:
-        print(f"{name}: left out, it failed: {error!r}", flush=True)
+        left_out[name] = repr(error)
 
 
 def pillow(jpegs: list[bytes], threads: int, psnr: float) -> Way:
@@ -186,12 +191,12 @@ def nvjpeg(jpegs: list[bytes], device: torch.device, psnr: float) -> Way:
     return Way(call, len(jpegs), sum(map(len, jpegs)), psnr)
 
 
-def public_model(given: list[Picture], device: torch.device):
-    """(model, x) of CompressAI, or None where it is not installed: that is said."""
+def public_model(given: list[Picture], device: torch.device, lacking: dict[str, str]):
+    """(model, x) of CompressAI; where it is not installed None, and that in lacking."""
     try:
         import_compressai()
     except ImportError as error:
-        print(f"CompressAI: left out, it is not installed here ({error})", flush=True)
+        lacking["CompressAI"] = f"not installed: {error}"
         return None
     x = image.to_tensor(given[:1])
     x = x[..., : x.shape[2] // 64 * 64, : x.shape[3] // 64 * 64]
@@ -210,8 +215,10 @@ def public(model, x: torch.Tensor, size: int, device: torch.device) -> Way:
     return Way(call, size, nested_bytes(out["strings"]))
 
 
-def in_turn(ways: dict[str, Way], clock: Clock, runs: int) -> dict[str, list[float]]:
-    """Seconds of each way's runs after one to warm up; whoever has had SECONDS of them is not asked again."""
+def in_turn(ways: dict[str, Way], left_out: dict[str, str], clock: Clock, runs: int) -> dict[str, list[float]]:
+    """Seconds of each way's runs after one to warm up; whoever has had SECONDS of them is not asked again. What the
+    device has no memory for goes to left_out.
+    """
     samples: dict[str, list[float]] = {}
     for name in ways:
         try:
@@ -219,7 +226,7 @@ def in_turn(ways: dict[str, Way], clock: Clock, runs: int) -> dict[str, list[flo
             samples[name] = []
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            print(f"{name}: left out, out of memory", flush=True)
+            left_out[name] = "out of memory"
     names = list(samples)
     for run in range(runs):
         for turn in range(len(names)):

@@ -8,6 +8,7 @@ us       what the device takes: replays of a CUDA graph of the call. Of torch.co
          max-autotune-no-cudagraphs makes: the same kernels, less the guards that Python runs before each replay. The
          largest batches, where launching costs nothing beside the work, have no graph: as call_us.
 call_us  called from Python, one after the other
+left_out  instead of figures: why there are none, for a rival that failed or a device that has no memory for it
 bytes, ops  what the phase needs (ckbd.kernels.phase_cost), not what an implementation does; bytes in its dtype
 roofline_share  the least time for these, by the ceilings measured in this run, over us
 cold_ms  the first call, compilation with it; warm_ms: the same in a new process that finds the compiled kernels
@@ -45,6 +46,7 @@ DRY_PICTURES, DRY_BATCHES = ((128, 64),), (1, 2)
 QUICK_RUNS = 3
 GRAPH_SITES = 100_000  # of a phase: beyond, a graph would only hold memory twice
 DTYPES = {"int8": torch.int8, "fp16": torch.float16, "fp32": torch.float32}
+MEMORY = "out of memory"
 COMPILED, EAGER = "torch.compile fp16", "torch eager fp16"
 
 
@@ -101,9 +103,13 @@ def gate(model: Model, device: torch.device) -> None:
 
 def entries(
     model: Model, lattice: Lattice, clock: Clock, rivals: bool, compiled: bool
-) -> dict[tuple[str, int], Entry]:
-    """What runs on a batch, by (impl, phase), each warm. What the device has no memory for is left out, and said."""
-    device, found = clock.device, {}
+) -> tuple[dict[tuple[str, int], Entry], dict[tuple[str, int], str]]:
+    """What runs on a batch, by (impl, phase), each warm; and of what does not, why. That is what the device has no
+    memory for, and rivals that fail: what others' code cannot do here must not cost our own figures.
+    """
+    device = clock.device
+    found: dict[tuple[str, int], Entry] = {}
+    left_out: dict[tuple[str, int], str] = {}
     graphs = clock.cuda and clock.trash is None and lattice.sites <= GRAPH_SITES
 
     def add(name: str, p: int, make: Callable[[], Entry]) -> None:
@@ -118,12 +124,11 @@ def entries(
         except torch.OutOfMemoryError:
             gc.collect()
             torch.cuda.empty_cache()
-            print(f"{model.name}, batch {len(lattice.sizes)}: {name}, phase {p}: skipped, out of memory", flush=True)
+            left_out[name, p] = MEMORY
         except Exception as error:
             if name.startswith("ours"):
                 raise
-            # What others' code cannot do here must not cost our own figures.
-            print(f"{model.name}, batch {len(lattice.sizes)}: {name}: left out, it failed: {error!r}", flush=True)
+            left_out[name, p] = repr(error)
 
     def fitting(form: str, ours: Ours, p: int) -> Config:
         """The quickest of a form. Asking phase() for the form would have it measured anew at every turn."""
@@ -145,7 +150,7 @@ def entries(
         try:
             ours = Ours(net, lattice)
         except torch.OutOfMemoryError:
-            print(f"{model.name}, batch {len(lattice.sizes)}: ours {name}: skipped, out of memory", flush=True)
+            left_out |= {(f"ours {name}", p): MEMORY for p in (0, 1)}
             continue
         for p in (0, 1):
             if net.exact:
@@ -171,7 +176,7 @@ def entries(
             add(COMPILED, 1, tuned)
         add("compressai dense fp16", 1, lambda: rival(Dense, "fp16"))
         add("compressai dense fp32", 1, lambda: rival(Dense, "fp32"))
-    return found
+    return found, left_out
 
 
 def projection(model: Model, lattice: Lattice, clock: Clock, runs: int, tops: Ceilings) -> dict:
@@ -203,7 +208,7 @@ def measure(
     for (name, p), e in found.items():
         called = samples.get(f"{name}/{p}/call")
         if called is None:
-            print(f"{name}, phase {p}: skipped, out of memory", flush=True)
+            rows.append({"impl": name, "phase": p, "left_out": MEMORY})
             continue
         cost = kernels.phase_cost(e.net, lattice, p, e.config)
         work = {"bytes": cost.bytes, "ops": 2 * cost.macs}
@@ -221,6 +226,9 @@ def measure(
 def table(rows: list[dict]) -> str:
     text = [f"{'':24}phase{'us':>11} (p10..p90){'call us':>20}{'roofline':>10}{'first ms':>10}  config"]
     for r in rows:
+        if "left_out" in r:
+            text.append(f"{r['impl']:24}{r.get('phase', '-')!s:>5}  left out: {r['left_out']}")
+            continue
         spread = f"{r['us']:.1f} ({r['p10']:.1f}..{r['p90']:.1f})"
         cold_ms = f"{r['cold_ms']:.0f}" if r.get("cold_ms") is not None else "-"
         text.append(
@@ -271,14 +279,15 @@ def kernels_case(args: argparse.Namespace) -> list[dict]:
         for width, height in pictures:
             for batch in batches:
                 lattice = Lattice((latents(width, height),) * batch)
-                found = entries(model, lattice, clock, args.rivals, args.compile)
+                found, left_out = entries(model, lattice, clock, args.rivals, args.compile)
                 taken = measure(found, lattice, clock, QUICK_RUNS if args.quick else args.runs, tops)
+                taken += [{"impl": name, "phase": p, "left_out": why} for (name, p), why in left_out.items()]
                 del found
                 gc.collect()
                 try:
                     taken.append(projection(model, lattice, clock, 5, tops))
                 except torch.OutOfMemoryError:
-                    print("ours int8 project: skipped, out of memory")
+                    taken.append({"impl": "ours int8 project", "left_out": MEMORY})
                 if clock.cuda:
                     torch.cuda.empty_cache()
                 where = {"shape": f"{width}x{height}", "batch": batch, "model": model.name, "device": named}

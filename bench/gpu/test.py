@@ -25,6 +25,7 @@ SHARD, OUTCOMES = "CKBD_GPU_SHARD", "CKBD_GPU_OUTCOMES"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "bench.gpu.test"]
 TESTS = {"cuda": "tests/gpu", "cpu": "tests/bench/test_gpu_vectors.py"}
 SMALL = {"cuda": "test_small", "cpu": "pointwise"}
+LONGEST = 300  # characters of why a test failed
 NO_TESTS = 5  # pytest's exit status for a share of none
 
 
@@ -39,7 +40,9 @@ def pytest_runtest_logreport(report) -> None:
     path = os.environ.get(OUTCOMES)
     if path and (report.when == "call" or report.outcome != "passed"):
         with open(path, "a") as file:
-            file.write(f"{report.outcome} {report.nodeid}\n")
+            crash = getattr(report.longrepr, "reprcrash", None) if report.outcome == "failed" else None
+            why = " ".join(crash.message.split())[:LONGEST] if crash else ""
+            file.write(f"{report.outcome}\t{report.nodeid}\t{why}\n")
 
 
 def sanitized(tool: str, sanitizer: str | None, device: str) -> list[str]:
@@ -81,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", choices=("tests", *TOOLS), help="one part of it, where time is short")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--processes", type=int, default=min(16, os.cpu_count() or 1))
-    parser.add_argument("--outcomes", metavar="FILE", help="a line for each test: how it ended, and its name")
+    parser.add_argument("--outcomes", metavar="FILE", help="a line a test: how it ended, its name, why it failed")
     return parser
 
 

@@ -38,8 +38,7 @@ def test_rows_have_what_a_reader_needs(tiny_path, pictures, tmp_path, capsys):
     assert [(r["batch"], r["impl"]) for r in rows if r["impl"] != "CompressAI"] == [
         (b, n) for b in (1, 5) for n in ("ours", "ours, latents", "ours, g_s", "JPEG, Pillow")
     ]
-    (streams,) = {len(ckbd.load(tiny_path).encode(batch.load_pictures([str(pictures)]), batch.QUALITY))}
-    assert streams == 2
+    rows = [r for r in rows if "left_out" not in r]
     for r in rows:
         assert (r["set"], r["direction"], r["device"], r["busy_processes"]) == ("mixed", "decode", "cpu", 0)
         assert r["pictures_s"] == pytest.approx(1e3 * r["batch"] / r["ms"]) and r["runs"] == batch.QUICK_RUNS
@@ -56,6 +55,16 @@ def test_one_size_has_its_name(tiny_path, pictures):
     args = arguments(tiny_path, "--images", pictures, "--batches", 1, "--pictures", "48x32", "--no-rivals")
     rows = batch.batch(args)
     assert {r["set"] for r in rows} == {"48x32"} and len(rows) == 3
+
+
+def test_a_batch_of_none_and_a_picture_that_is_none(tiny_path, tmp_path, capsys):
+    for number in ("0", "-1", "1.5", "x"):
+        with pytest.raises(SystemExit):
+            arguments(tiny_path, "--batches", number)
+        assert "expected a whole number above 0" in capsys.readouterr().err
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match="cut.png: "):
+        batch.batch(arguments(tiny_path, "--images", tmp_path / "cut.png"))
 
 
 def test_nothing_is_timed_if_a_latent_differs(tiny_path, tiny, monkeypatch):
@@ -101,7 +110,7 @@ def test_whoever_had_its_time_is_not_asked_again(monkeypatch):
     def way(name, ms):
         return batch.Way(lambda: asked.append(name) or ms, 1, 1)
 
-    found = batch.in_turn({"slow": way("slow", 1500.0), "quick": way("quick", 1.0)}, Told(torch.device("cpu")), 5)
+    found = batch.in_turn({"slow": way("slow", 1500.0), "quick": way("quick", 1.0)}, {}, Told(torch.device("cpu")), 5)
     assert {name: len(s) for name, s in found.items()} == {"slow": 2, "quick": 5}
     assert asked[:4] == ["slow", "quick", "slow", "quick"] and asked[4:6] == ["quick", "slow"]
 
@@ -112,20 +121,42 @@ def test_what_runs_out_of_memory_is_left_out(monkeypatch, capsys):
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     ways = {"greedy": batch.Way(greedy, 1, 1), "frugal": batch.Way(lambda: None, 1, 1)}
-    assert set(batch.in_turn(ways, device.Clock(torch.device("cpu")), 2)) == {"frugal"}
-    assert "greedy: left out, out of memory" in capsys.readouterr().out
+    left_out = {}
+    assert set(batch.in_turn(ways, left_out, device.Clock(torch.device("cpu")), 2)) == {"frugal"}
+    assert left_out == {"greedy": "out of memory"}
 
 
-def test_a_rival_that_fails_is_left_out(capsys):
+def test_what_is_left_out_is_in_the_rows(tiny_path, pictures, monkeypatch, capsys):
+    def missing():
+        raise ImportError("no module of that name")
+
+    def broken(jpegs, threads, psnr):
+        raise ValueError("no decoder here")
+
+    monkeypatch.setattr(batch, "import_compressai", missing)
+    monkeypatch.setattr(batch, "pillow", broken)
+    rows = batch.batch(arguments(tiny_path, "--images", pictures, "--batches", 1, 2))
+    assert [(r["batch"], r["impl"], r["left_out"]) for r in rows if "left_out" in r] == [
+        (b, *why)
+        for b in (1, 2)
+        for why in (
+            ("CompressAI", "not installed: no module of that name"),
+            ("JPEG, Pillow", "ValueError('no decoder here')"),
+        )
+    ]
+    assert capsys.readouterr().out.count("left out: ") == 4 and len(rows) == 10
+
+
+def test_a_rival_that_fails_is_left_out():
     def broken(count):
         raise ValueError("no decoder here")
 
-    ways = {}
-    batch.add(ways, "at once", lambda: broken(1))
-    batch.add(ways, "when called", lambda: batch.Way(lambda: broken(1), 1, 1))
-    batch.add(ways, "good", lambda: batch.Way(lambda: None, 1, 1))
+    ways, left_out = {}, {}
+    batch.add(ways, left_out, "at once", broken, 1)
+    batch.add(ways, left_out, "when called", lambda: batch.Way(lambda: broken(1), 1, 1))
+    batch.add(ways, left_out, "good", lambda: batch.Way(lambda: None, 1, 1))
     assert list(ways) == ["good"]
-    assert capsys.readouterr().out.count("left out, it failed: ValueError('no decoder here')") == 2
+    assert left_out == {name: "ValueError('no decoder here')" for name in ("at once", "when called")}
 
 
 # The trace

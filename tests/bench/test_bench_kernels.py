@@ -141,15 +141,19 @@ def test_nothing_is_timed_if_a_bit_differs(monkeypatch):
         bench_kernels.gate(TINY, CPU)
 
 
-def test_a_rival_that_fails_costs_no_figure_of_ours(monkeypatch, capsys):
+def test_a_rival_that_fails_costs_no_figure_of_ours(monkeypatch):
     def broken(self):
         raise ValueError("no compiler here")
 
     lattice, clock = Lattice(((4, 4),)), device.Clock(CPU)
     monkeypatch.setattr(bench_kernels.Half, "call", broken)
-    found = bench_kernels.entries(TINY, lattice, clock, True, False)
+    found, left_out = bench_kernels.entries(TINY, lattice, clock, True, False)
     assert ("compressai dense fp16", 1) in found and not any("eager" in name for name, _ in found)
-    assert "torch eager fp16: left out, it failed: ValueError('no compiler here')" in capsys.readouterr().out
+    assert left_out == {("torch eager fp16", 1): "ValueError('no compiler here')"}
+    row = {"impl": "torch eager fp16", "phase": 1, "left_out": left_out["torch eager fp16", 1]}
+    assert bench_kernels.table([row]).splitlines()[1].split() == [
+        *"torch eager fp16 1 left out: ValueError('no compiler here')".split()
+    ]
     monkeypatch.setattr(kernels, "phase", lambda *a, **o: broken(None))
     with pytest.raises(ValueError, match="no compiler here"):
         bench_kernels.entries(TINY, lattice, clock, True, False)
@@ -288,13 +292,3 @@ def test_ncu_s_command_names_our_kernels_and_every_metric(monkeypatch, tmp_path,
     args = argparse.Namespace(model="tiny", form="fused", batch=1, picture=(64, 64))
     assert profile.nsight(tmp_path, args) is False
     assert "ncu is not on PATH" in capsys.readouterr().out
-
-
-# Arguments
-
-
-@pytest.mark.parametrize("text", ["foo", "768", "0x64", "64x-1", "64x64x64", ""])
-def test_sizes_that_are_none_are_refused(text):
-    assert bench_kernels.size("768x512") == (768, 512)
-    with pytest.raises(argparse.ArgumentTypeError, match="expected WxH"):
-        bench_kernels.size(text)

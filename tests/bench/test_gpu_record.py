@@ -157,6 +157,7 @@ def test_bars_are_the_worst_case(tmp_path):
     rows = made_up(10, 50, 0.2, 1) + made_up(10, 25, 0.2, 1, "1920x1080") + made_up(100, 210, 0.6, 64)
     assert read.bars(rows) == {one: (2.5, 3.0), many: (2.1, 2.0), share: (0.6, 0.5)}
     assert read.bars(made_up(10, 50, 0.2, 8)) == {} and read.bars([]) == {}
+    rows.append(rows[1] | {"batch": 8, "left_out": "RuntimeError('no')"})
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     result = read.kernels(tmp_path)
     assert result.bars == {
@@ -165,20 +166,22 @@ def test_bars_are_the_worst_case(tmp_path):
         share: {"value": 0.6, "met": True},
     }
     assert "| m | 1920x1080 | 1 | 1 | torch.compile fp16 | 25.0 |" in result.markdown
-    assert f"- {one}: 2.5, missed" in result.markdown and len(result.rows) == 6
+    assert f"- {one}: 2.5, missed" in result.markdown and len(result.rows) == 7
+    assert result.markdown.endswith("Left out:\n- torch.compile fp16, batch 8: RuntimeError('no')")
 
 
 def test_tests_are_counted(tmp_path):
     with pytest.raises(read.NoResult):
         read.tests(tmp_path)
     path = tmp_path / "outcomes.txt"
-    path.write_text("passed a::b[x y]\nfailed a::c[1 | 2]\nskipped a::d\npassed a::e\n")
+    path.write_text("passed\ta::b[x y]\t\nfailed\ta::c[1 | 2]\tit was not\nskipped\ta::d\t\npassed\ta::e\t\npas")
     result = read.tests(tmp_path)
-    assert result.found == {"passed": False} and result.rows["names"] == ["a::c[1 | 2]"]
-    assert result.markdown == "2 passed, 1 failed, 1 skipped.\n- failed: `a::c[1 | 2]`"
-    path.write_text("passed a\nskipped b\n")
+    assert set(result.rows) == {"passed", "failed", "skipped", "why"}, "half a line is none"
+    assert result.found == {"passed": False} and result.rows["why"] == {"a::c[1 | 2]": "it was not"}
+    assert result.markdown == "2 passed, 1 failed, 1 skipped.\n- failed: `a::c[1 | 2]`: it was not"
+    path.write_text("passed\ta\t\nskipped\tb\t\n")
     assert read.tests(tmp_path).found == {"passed": True}
-    path.write_text("skipped b\n")
+    path.write_text("skipped\tb\t\n")
     assert read.tests(tmp_path).found == {"passed": False}, "nothing was tested"
 
 
@@ -190,6 +193,7 @@ def test_pictures_a_second_as_a_table(tmp_path):
         for impl, psnr in (("ours", 30.5), ("nvJPEG", 30.75), ("CompressAI", None))
         if (impl, b) != ("CompressAI", 8)
     ]
+    rows += [common | {"batch": b, "impl": "nvJPEG 2", "left_out": "no torchvision"} for b in (1, 8)]
     rows[0]["stages"], rows[3]["stages"] = {"coder": 1.5, "g_s": 2.0}, {"coder": 3.0}
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     result = read.decode(tmp_path)
@@ -201,6 +205,7 @@ def test_pictures_a_second_as_a_table(tmp_path):
         "| CompressAI | 1 | 1000 | - |",
         "| coder | 1.50 | 3.00 |",
         "| g_s | 2.00 | 0.00 |",
+        "- nvJPEG 2, batch 1, 8: no torchvision",
     ):
         assert line in result.markdown.splitlines()
 

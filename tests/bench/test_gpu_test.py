@@ -87,12 +87,18 @@ def test_outcomes_are_written_as_tests_end(tmp_path, monkeypatch):
         "def test_good(): pass\n"
         "def test_bad(): assert False\n"
         "@pytest.mark.skip\ndef test_not(): pass\n"
-        "@pytest.fixture\ndef broken(): raise OSError\n"
+        "@pytest.fixture\ndef broken(): raise OSError('of\\ntwo lines')\n"
         "def test_setup(broken): pass\n"
         "def test_dies(): os.abort()\n"
         "def test_never(): pass\n"
     )
     command = [*gpu_test.PYTEST, "-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")]
     assert gpu_test.run(command, **{gpu_test.OUTCOMES: str(tmp_path / "o")}) is False
-    want = ["passed test_good", "failed test_bad", "skipped test_not", "failed test_setup"]
-    assert [line.replace("test_it.py::", "") for line in (tmp_path / "o").read_text().splitlines()] == want
+    lines = [line.split("\t") for line in (tmp_path / "o").read_text().splitlines()]
+    assert [(outcome, name.removeprefix("test_it.py::")) for outcome, name, _ in lines] == [
+        ("passed", "test_good"),
+        ("failed", "test_bad"),
+        ("skipped", "test_not"),
+        ("failed", "test_setup"),
+    ]
+    assert [why for *_, why in lines] == ["", "assert False", "", "OSError: of two lines"]

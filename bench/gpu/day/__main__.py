@@ -3,11 +3,12 @@
     python -m bench.gpu.day --minutes 12 --out DIR   runs what is missing or stale in bench/gpu/gpu.json
     python -m bench.gpu.day --rehearse               the same steps on a CPU at toy sizes: whether the script runs
 
-The machine needs Python 3.11, PyTorch with CUDA, Triton, a C++ compiler, pybind11, ninja, setuptools, pytest,
-safetensors, matplotlib, scikit-image or --images, and no network. torchvision adds nvJPEG, CompressAI its models,
-compute-sanitizer and ncu their steps; what is not there is left out, and that is said. Nothing is installed. A step
-that fails, hangs or runs over is reported, and the day goes on. DIR then holds day.json, day.md and day.log
-(bench/gpu/day/run.py says what is in them); at home `python -m bench.gpu.report --take DIR/day.json` notes it.
+The machine needs PyTorch with CUDA, Triton, a C++ compiler, pybind11, ninja, setuptools, pytest, safetensors,
+matplotlib, scikit-image or --images, Python 3.11 (3.10 if ckbd is installed there), and no network. torchvision adds
+nvJPEG, CompressAI its models, compute-sanitizer and ncu their steps; what is not there is left out, and that is
+said. Nothing is installed. A step that fails, hangs or runs over is reported, and the day goes on. DIR then holds
+day.json, day.md and day.log (bench/gpu/day/run.py says what is in them); at home `python -m bench.gpu.report --take
+DIR/day.json` notes it.
 
 A rehearsal's clock is made up: it goes on by the estimates, to show what of a day of so many minutes would be done.
 
@@ -26,7 +27,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -85,8 +88,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--train-args", default="", help="further arguments of ckbd train, in quotes")
     parser.add_argument("--commit", help="what this checkout is, where git cannot say")
     args = parser.parse_args(argv)
-    if sys.version_info < (3, 11):
-        parser.error("needs Python 3.11 or newer")
+    if sys.version_info < (3, 11) and importlib.util.find_spec("ckbd.kernels") is None:
+        parser.error("needs Python 3.11 or newer, or an installed ckbd")
+    for path in (*args.images, *args.data, *args.val, *([args.train] if (args.train or "").endswith(".pt") else [])):
+        if not os.path.exists(path) or (os.path.isdir(path) and not os.listdir(path)):
+            parser.error(f"{path}: {'an empty folder' if os.path.isdir(path) else 'no such file or folder'}")
     if args.minutes is None:
         args.minutes = 15.0 if args.rehearse else 12.0
     if not 0 < args.minutes < 24 * 60:

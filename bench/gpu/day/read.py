@@ -63,17 +63,28 @@ def tests(folder: Path) -> Result:
     path = folder / "outcomes.txt"
     if not path.is_file():
         raise NoResult(f"no {path.name}")
-    lines = [line.split(" ", 1) for line in path.read_text().splitlines()]
-    counts = Counter(outcome for outcome, _ in lines)
-    failed = [name for outcome, name in lines if outcome == "failed"]
+    lines = [line.split("\t") for line in path.read_text().splitlines() if line.count("\t") == 2]  # whole ones
+    counts = Counter(outcome for outcome, *_ in lines)
+    failed = {name: why for outcome, name, why in lines if outcome == "failed"}
     said = ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "skipped") if counts[name])
-    text = "\n".join([f"{said}.", *(f"- failed: `{name}`" for name in failed)])
-    return Result(dict(counts) | {"names": failed}, text, {"passed": counts["passed"] > 0 and not failed})
+    text = "\n".join([f"{said}.", *(f"- failed: `{name}`: {why}" for name, why in failed.items())])
+    return Result(dict(counts) | {"why": failed}, text, {"passed": counts["passed"] > 0 and not failed})
+
+
+def left_out(rows: list[dict]) -> list[str]:
+    """A paragraph for what has no figures, if there is any: who and why."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for r in rows:
+        if "left_out" in r:
+            found.setdefault((r["impl"], r["left_out"]), []).append(str(r["batch"]))
+    lines = [f"- {n}, batch {', '.join(dict.fromkeys(at))}: {why}" for (n, why), at in found.items()]
+    return ["\n".join(["Left out:", *lines])] if lines else []
 
 
 def decode(folder: Path) -> Result:
     """Of bench.run batch."""
-    rows = rows_of(folder / "rows.json")
+    every = rows_of(folder / "rows.json")
+    rows = [r for r in every if "left_out" not in r]
     batches, impls = (list(dict.fromkeys(r[key] for r in rows)) for key in ("batch", "impl"))
     at = {(r["impl"], r["batch"]): r for r in rows}
     last = {r["impl"]: r for r in rows}  # of the largest batch that an implementation had
@@ -92,7 +103,8 @@ def decode(folder: Path) -> Result:
         names = list(next(iter(stages.values())))
         lines = [[n, *(f"{stages[b].get(n, 0):.2f}" for b in stages)] for n in names]
         parts.append(table(["ours, stage, ms a batch", *(f"batch {b}" for b in stages)], lines))
-    return Result(rows, "\n\n".join(parts), {"pictures_s": {str(b): at["ours", b]["pictures_s"] for b in batches}})
+    parts += left_out(every)
+    return Result(every, "\n\n".join(parts), {"pictures_s": {str(b): at["ours", b]["pictures_s"] for b in batches}})
 
 
 def bar_names() -> list[str]:
@@ -105,7 +117,7 @@ def bars(rows: list[dict]) -> dict[str, tuple[float, float]]:
     """Name of a bar -> (worst value, bar), of rows of bench.gpu.kernels; nothing for what they do not hold."""
     cells: dict[tuple, dict[str, dict]] = {}
     for r in rows:
-        if r.get("phase") == 1:
+        if r.get("phase") == 1 and "left_out" not in r:
             cells.setdefault((r["model"], r["shape"], r["batch"]), {})[r["impl"]] = r
     names, out = bar_names(), {}
     for name, (batch, times) in zip(names, TIMES.items(), strict=False):
@@ -124,7 +136,8 @@ def bars(rows: list[dict]) -> dict[str, tuple[float, float]]:
 
 def kernels(folder: Path) -> Result:
     """Of bench.run kernels."""
-    rows = rows_of(folder / "rows.json")
+    every = rows_of(folder / "rows.json")
+    rows = [r for r in every if "left_out" not in r]
     cells = [
         [
             r["model"],
@@ -142,7 +155,8 @@ def kernels(folder: Path) -> Result:
     head = ["model", "picture", "batch", "phase", "impl", "us", "call us", "roofline", "config"]
     found = {name: {"value": round(value, 3), "met": value >= bar} for name, (value, bar) in bars(rows).items()}
     said = [f"- {name}: {one['value']:g}, {'met' if one['met'] else 'missed'}" for name, one in found.items()]
-    return Result(rows, "\n\n".join([table(head, cells), "\n".join(said)]).strip(), bars=found)
+    parts = [table(head, cells), "\n".join(said), *left_out(every)]
+    return Result(every, "\n\n".join(filter(None, parts)), bars=found)
 
 
 def compressai(folder: Path) -> Result:

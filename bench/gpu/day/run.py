@@ -127,12 +127,23 @@ def _at(seconds: float, minutes: float) -> str:
 def _begin(day: Day) -> None:
     """What an earlier day has left in the folder is kept, as long as it is of this device."""
     path = day.out / "day.json"
-    before = json.loads(path.read_text()) if path.is_file() else {}
+    before = earlier(path)
     if before and before.get("device") != day.named:
         raise ValueError(f"{path} is of a day on {before.get('device')}, this is {day.named}: give another folder")
     day.state = {"device": day.named, "rehearsal": day.rehearsal, "minutes": day.minutes, **day.about}
     day.state |= {"steps": before.get("steps", []), "entries": before.get("entries", {})}
     _write(day)
+
+
+def earlier(path: Path) -> dict[str, Any]:
+    """A day.json; nothing if there is none. ValueError if it is something else."""
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): give another folder") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no day's: give another folder")
+    return found
 
 
 def _write(day: Day) -> None:
@@ -250,9 +261,8 @@ def bring(files: Sequence[Path], out: Path) -> list[str]:
 
 def fresh(out: Path) -> None:
     """Removes what a rehearsal before has left. ValueError for a folder that is none of a rehearsal's."""
-    before = out / "day.json"
-    if out.is_dir() and any(out.iterdir()):
-        others = sorted(p.name for p in out.iterdir())
-        if not before.is_file() or not json.loads(before.read_text()).get("rehearsal"):
-            raise ValueError(f"{out} holds what is not a rehearsal's ({others[0]}): give another folder")
+    there = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+    if there and not earlier(out / "day.json").get("rehearsal"):
+        raise ValueError(f"{out} holds what is not a rehearsal's ({there[0]}): give another folder")
+    if there:
         shutil.rmtree(out)
