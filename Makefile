@@ -106,10 +106,11 @@ fuzz: $(READY)
 
 build: $(READY) $(VENV)/.built
 
-# The demo environment is pinned; requirements.txt says to what.
-$(READY): requirements.txt
+# The demo environment is pinned; requirements.txt says to what, requirements-triton.txt why it comes after.
+$(READY): requirements.txt requirements-triton.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --no-warn-conflicts -r requirements-triton.txt
 	touch $@
 
 $(VENV)/.built: $(READY) setup.py pyproject.toml $(CSRC)
