@@ -24,12 +24,12 @@ def load(
 ) -> Codec:
     """Load a model file, or a shipped model by name, ready to encode and decode.
 
-    device: where the networks run. threads: for PyTorch (process-wide) and the entropy coder; None leaves PyTorch's
-    setting. max_pixels: larger pictures are refused, by FormatError before anything is allocated (on a CPU the
-    default model takes about 25 bytes a pixel). backend: what computes the exact zone, "torch" or "triton"; "auto"
-    is Triton on a GPU. carrier: float32 or float64, what its integers travel in with backend "torch" (None: float32,
-    on CUDA float64), where the device's arithmetic is probed. Neither changes a result. ValueError if the device
-    cannot, or is not exact.
+    device: where the networks run. threads: how many CPU threads the codec may use, for the entropy coder and, on a
+    CPU, for the networks; None: as many as PyTorch is set to, a setting that is never changed. max_pixels: larger
+    pictures are refused, by FormatError before anything is allocated (on a CPU the default model takes about 25 bytes
+    a pixel). backend: what computes the exact zone, "torch" or "triton"; "auto" is Triton on a GPU. carrier: float32
+    or float64, what its integers travel in with backend "torch" (None: float32, on CUDA float64), where the device's
+    arithmetic is probed. Neither changes a result. ValueError if the device cannot, or is not exact.
 
     Model files of `ckbd train CONFIG` give a codec of ckbd.papers. Its exact zone runs on the CPU in float32
     whatever the device: other backends and carriers are refused.

@@ -8,12 +8,15 @@ batches of any sizes in the kernels' dtypes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ckbd.kernels.network import taps
 from ckbd.kernels.numerics import ACT_MAX, K_MAX, MEAN_MAX, WEIGHT_MAX, IntLayer, requantise
+from ckbd.kernels.products import linear
 
 TAPS = taps(5)
 
@@ -63,24 +66,29 @@ def context_columns(anchors: Tensor, first: int, last: int, kernel: int = 5, par
     return torch.cat(out, dim=-1)
 
 
-def exact_conv3x3(x: Tensor, layer: IntLayer, stripe: int = 64) -> Tensor:
+def exact_conv3x3(
+    x: Tensor, layer: IntLayer, stripe: int = 64, each: Callable[..., list[Tensor]] | None = None
+) -> Tensor:
     """3x3 integer convolution with zero border, requantised to [0, 127]: (B, C, H, W) -> (B, N, H, W).
 
     A matrix product over gathered neighbours, not conv2d: convolution libraries may pick Winograd's algorithm, whose
     intermediate values are no integers (on CPU, torch 2.13 without oneDNN was off by up to 2.5 at batch 16).
-    stripe: rows at a time, as in phase().
+    stripe: rows at a time, as in phase(). each: calls a function of every stripe and gives a list (None: in turn).
     """
     H, W = x.shape[2:]
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     weight = layer.weight.to(x.dtype).permute(0, 2, 3, 1).flatten(1)
     bias = layer.bias.to(x.dtype)
-    parts = []
-    with torch.autocast(x.device.type, enabled=False):
-        for top in range(0, H, stripe):
-            rows = min(stripe, H - top)
-            window = [padded[:, top + u : top + u + rows, v : v + W] for u in range(3) for v in range(3)]
-            acc = F.linear(torch.cat(window, dim=-1), weight, bias)
-            parts.append(requantise(acc, layer, 0, ACT_MAX))
+
+    def rows_from(top: int) -> Tensor:
+        rows = min(stripe, H - top)
+        window = [padded[:, top + u : top + u + rows, v : v + W] for u in range(3) for v in range(3)]
+        with torch.autocast(x.device.type, enabled=False):
+            acc = linear(torch.cat(window, dim=-1), weight, bias)
+        return requantise(acc, layer, 0, ACT_MAX)
+
+    tops = range(0, H, stripe)
+    parts = [rows_from(top) for top in tops] if each is None else each(rows_from, tops)
     return torch.cat(parts, dim=1).permute(0, 3, 1, 2)
 
 
@@ -94,8 +102,8 @@ def probe(device: torch.device, dtype: torch.dtype) -> None:
     w = torch.randint(-WEIGHT_MAX, WEIGHT_MAX + 1, (96, 1032), generator=generator)
     a[:32], w[:48] = ACT_MAX, WEIGHT_MAX
     a[16:32, 1::2], a[:, 0], w[:, 0] = -ACT_MAX, 1, 1
-    with torch.autocast(device.type, enabled=False):
-        got = F.linear(a.to(device, dtype), w.to(device, dtype)).cpu()
+    with torch.autocast(device.type, enabled=False), torch.inference_mode():
+        got = linear(a.to(device, dtype), w.to(device, dtype)).cpu()
     if not torch.equal(got.to(torch.int64), a @ w.T):
         raise ValueError(f"device {device}: matrix products in {dtype} are not exact, streams would not decode")
 
@@ -103,7 +111,12 @@ def probe(device: torch.device, dtype: torch.dtype) -> None:
 def project_psi(psi: Tensor, first: IntLayer) -> Tensor:
     """The hyperprior's half of the first layer, shared by both phases: packed (B, H, W/2, C) -> (..., H1)."""
     with torch.autocast(psi.device.type, enabled=False):
-        return F.linear(psi, first.weight[:, : psi.shape[-1]].to(psi.dtype))
+        return linear(psi, first.weight[:, : psi.shape[-1]].to(psi.dtype))
+
+
+def context_weight(first: IntLayer, M: int, kernel: int = 5) -> Tensor:
+    """The context's half of the first layer, (H1, taps M)."""
+    return first.weight[:, first.weight.shape[1] - len(taps(kernel)) * M :]
 
 
 def phase(
@@ -139,10 +152,12 @@ def phase_rows(
     bottom: int,
     kernel: int = 5,
     parity: int = 0,
+    w_context: Tensor | None = None,
 ) -> Tensor:
     """Rows top..bottom-1 of phase(), mean and k in one tensor (B, bottom - top, W/2, 2M).
 
     psi_acc: of these rows; context: of all, in any dtype that holds its integers; the rest as phase() has it.
+    w_context: context_weight() of psi_acc's dtype, for those who have it at hand without gaps.
     """
     first, hidden, output = layers
     dtype, M = psi_acc.dtype, output.weight.shape[0] // 2
@@ -152,9 +167,9 @@ def phase_rows(
     with torch.autocast(psi_acc.device.type, enabled=False):
         acc = psi_acc + bias
         if context is not None:
-            w_context = first.weight[:, first.weight.shape[1] - len(taps(kernel)) * M :].to(dtype)
-            acc = acc + F.linear(context_columns(context, top, bottom, kernel, parity).to(dtype), w_context)
+            w_context = context_weight(first, M, kernel).to(dtype) if w_context is None else w_context
+            acc = acc + linear(context_columns(context, top, bottom, kernel, parity).to(dtype), w_context)
         h = requantise(acc, first, 0, ACT_MAX)
-        h = requantise(F.linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, ACT_MAX)
-        out = F.linear(h, output.weight.to(dtype), output.bias.to(dtype))
+        h = requantise(linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, ACT_MAX)
+        out = linear(h, output.weight.to(dtype), output.bias.to(dtype))
         return requantise(out, output, low, high)

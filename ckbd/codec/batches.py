@@ -9,6 +9,7 @@ import torch
 
 PATCH = 64  # pictures are padded to multiples of this; z has one site for each such square
 MAX_BATCH_PIXELS = {"cpu": 1 << 19, "cuda": 1 << 25}  # what g_a and g_s take at once; larger pictures go in strips
+TOGETHER = 1 << 17  # on a CPU, pixels of a batch: enough for the exact zone, and no thread is left with much alone
 
 
 def patches(height: int, width: int) -> tuple[int, int]:
@@ -19,6 +20,11 @@ def patches(height: int, width: int) -> tuple[int, int]:
 def most_pixels(device: torch.device) -> int:
     """What g_a and g_s take at once."""
     return MAX_BATCH_PIXELS.get(device.type, MAX_BATCH_PIXELS["cpu"])
+
+
+def together(device: torch.device) -> int:
+    """Pixels of streams that are decoded as one batch."""
+    return TOGETHER if device.type == "cpu" else most_pixels(device)
 
 
 def groups(sizes: Sequence[tuple[int, int]], limit: int) -> list[list[int]]:

@@ -110,11 +110,11 @@ def load(
     backend: str = "auto",
 ) -> Codec[Encoder, Decoder]:
     """ckbd.load of a checkerboard model's file: arguments and errors as there."""
-    count, place = machine.use_threads(threads), machine.device_of(device)
+    team, place = machine.Team(machine.threads_of(threads)), machine.device_of(device)
     loaded = file.load(model, place)
-    exact = zone.make(loaded.layers, place, backend, carrier)
+    exact = zone.make(loaded.layers, place, backend, carrier, team.on(place))
     tables = coder_tables(loaded.tables)
     return Codec(
-        Encoder(loaded, exact, tables, device=place, threads=count, max_pixels=max_pixels),
-        Decoder(loaded, exact, tables, device=place, threads=count, max_pixels=max_pixels),
+        Encoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
+        Decoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
     )

@@ -8,22 +8,25 @@ the same steps. Those marked (CPU) are the entropy coder's, those marked (device
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, inputs, zone
+from ckbd.codec import batches, container, inputs, machine, zone
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.image import Picture
+from ckbd.codec.machine import Team
 from ckbd.codec.rendering import Renderer
 from ckbd.kernels import numerics
 from ckbd.model.file import Loaded
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -50,12 +53,17 @@ class Decoder:
         tables: _rans.Tables,
         *,
         device: torch.device,
-        threads: int,
+        team: Team,
         max_pixels: int,
     ):
         self.model, self.zone, self.tables = model, exact, tables
-        self.device, self.threads, self.max_pixels = device, threads, max_pixels
-        self.renderer = Renderer(model.g_s, model.log_ungain, device)
+        self.device, self.team, self.max_pixels = device, team, max_pixels
+        self.renderer = Renderer(model.g_s, model.log_ungain, device, team.on(device))
+
+    @property
+    def coder_threads(self) -> int:
+        """Threads of a batch in the entropy coder; on a CPU batches go side by side, each on one."""
+        return 1 if self.device.type == "cpu" else self.team.threads
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Entered with "parse", "coder", "h_s", "phases", "g_s" or "picture"; for profilers, which replace it."""
@@ -67,17 +75,32 @@ class Decoder:
         """Streams to pictures: those whose padded sizes agree go together. Raises as ckbd.Codec.decode."""
         with self.stage("parse"):
             parsed = self.parse_all(streams)
-        out: dict[int, Picture] = {}
-        sizes = [(s.header.height, s.header.width) for s in parsed]
-        for indices in batches.groups(sizes, batches.most_pixels(self.device)):
-            group = [parsed[i] for i in indices]
-            y_hat = self.latents(group)
-            out |= zip(indices, self.renderer.pictures(group, y_hat, self.stage), strict=True)
-        return [out[i] for i in range(len(parsed))]
+
+        def pictures(group: list[Stream]) -> list[Picture]:
+            return self.renderer.pictures(group, self.latents(group), self.stage)
+
+        return self.by_group(pictures, parsed)
 
     def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
-        """y_hat of each stream in 1/16 units, int16 (M, h, w): decode without g_s, one stream after the other."""
-        return [self.latents([s])[0].to(torch.int16).cpu().numpy() for s in self.parse_all(streams)]
+        """y_hat of each stream in 1/16 units, int16 (M, h, w): decode without g_s."""
+
+        def latents(group: list[Stream]) -> list[np.ndarray]:
+            return list(self.latents(group).to(torch.int16).cpu().numpy())
+
+        return self.by_group(latents, self.parse_all(streams))
+
+    def by_group(self, work: Callable[[list[Stream]], list[T]], parsed: list[Stream]) -> list[T]:
+        """work of the streams that go together, in the order of all of them; on a CPU groups go side by side."""
+        sizes = [(s.header.height, s.header.width) for s in parsed]
+        groups = batches.groups(sizes, batches.together(self.device))
+        with machine.working(self.device):
+            found = self.team.on(self.device)(lambda group: work([parsed[i] for i in group]), groups)
+        out = {
+            i: one
+            for group, results in zip(groups, found, strict=True)
+            for i, one in zip(group, results, strict=True)
+        }
+        return [out[i] for i in range(len(parsed))]
 
     def latents(self, streams: list[Stream]) -> Tensor:
         """y_hat (B, M, h, w) of streams of one padded size, float32, integer-valued in 1/16 units."""
@@ -127,7 +150,7 @@ class Decoder:
     def z(self, batch: Batch, out: np.ndarray | None = None) -> np.ndarray:
         """z's symbols, int16 (B, Hz, Wz, Nz) (CPU). out: where to put them."""
         out = np.empty((len(batch.streams), *batch.sites, self.model.config.Nz), np.int16) if out is None else out
-        _settle(batch, _rans.z_batch(batch.coders, [one.reshape(-1) for one in out], threads=self.threads))
+        _settle(batch, _rans.z_batch(batch.coders, [one.reshape(-1) for one in out], threads=self.coder_threads))
         check_range(batch.streams, out, "z symbol", numerics.ACT_MAX)
         return out
 
@@ -146,7 +169,7 @@ class Decoder:
         """The next phase's symbols, int16 (B, h, w/2, M), from their tables (CPU). out: where to put them."""
         out = np.empty(k.shape, np.int16) if out is None else out
         ks, rs = ([one.reshape(-1) for one in array] for array in (k, out))
-        _settle(batch, _rans.phase_batch(batch.coders, ks, rs, threads=self.threads))
+        _settle(batch, _rans.phase_batch(batch.coders, ks, rs, threads=self.coder_threads))
         check_range(batch.streams, out, "residual", numerics.R_MAX)
         return out
 

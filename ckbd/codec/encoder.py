@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, deadzone, inputs, sections, strips, zone
+from ckbd.codec import batches, container, deadzone, inputs, machine, sections, strips, zone
 from ckbd.codec.container import Header, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
+from ckbd.codec.machine import Team
 from ckbd.kernels import numerics, reference
 from ckbd.model import entropy
 from ckbd.model.file import Loaded
@@ -35,18 +36,27 @@ class Encoder:
         tables: _rans.Tables,
         *,
         device: torch.device,
-        threads: int,
+        team: Team,
         max_pixels: int,
     ):
         self.model, self.zone, self.tables = model, exact, tables
-        self.device, self.threads, self.max_pixels = device, threads, max_pixels
+        self.device, self.team, self.max_pixels = device, team, max_pixels
         self.costs = entropy.residual_costs(model.tables, numerics.R_MAX).float().to(device)
 
     # The journey
 
     def encode(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[bytes]:
-        """Images to streams: those whose padded sizes agree go together. As ckbd.Codec.encode."""
+        """Images to streams. As ckbd.Codec.encode. On a GPU those whose padded sizes agree go together, on a CPU each
+        by itself, side by side.
+        """
         pictures, qualities = inputs.pictures_and_qualities(images, quality, self.max_pixels)
+        if self.device.type == "cpu":
+
+            def encode(i: int) -> bytes:
+                return self._coded([pictures[i]], self.features([pictures[i]]), [qualities[i]], effort)[0]
+
+            with machine.alone():
+                return self.team(encode, range(len(pictures)))
         streams: dict[int, bytes] = {}
         sizes = [(p.height, p.width) for p in pictures]
         for indices in batches.groups(sizes, batches.most_pixels(self.device)):
@@ -59,25 +69,29 @@ class Encoder:
         pictures, values = inputs.pictures_and_qualities([picture] * len(qualities), qualities, self.max_pixels)
         if not pictures:
             return []
-        features = self.features(pictures[:1])
-        return [self._coded(pictures[:1], features, [q], effort)[0] for q in values]
+        with machine.working(self.device):
+            features = self.features(pictures[:1])
+            return [self._coded(pictures[:1], features, [q], effort)[0] for q in values]
 
     def estimate(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[float]:
         """As ckbd.Codec.estimate, by entropy.table_bits."""
         pictures, values = inputs.pictures_and_qualities(images, quality, self.max_pixels)
-        bits = []
-        for picture, q in zip(pictures, values, strict=True):
+
+        def estimate(one: tuple[Picture, float]) -> float:
+            picture, q = one
             ((z, phases),) = self.symbols([picture], [q], effort)
             flat = [(torch.from_numpy(k), torch.from_numpy(r)) for k, r in phases]
-            bits.append(entropy.table_bits(self.model.tables, torch.from_numpy(z), flat))
-        return bits
+            return entropy.table_bits(self.model.tables, torch.from_numpy(z), flat)
+
+        with machine.working(self.device):
+            return self.team.on(self.device)(estimate, list(zip(pictures, values, strict=True)))
 
     def _coded(
         self, pictures: list[Picture], features: Tensor, qualities: list[float], effort: int | None
     ) -> list[bytes]:
         """Streams of pictures of one padded size, from their features."""
         symbols = self.quantise(features, [(p.height, p.width) for p in pictures], qualities, effort)
-        coded = _rans.encode_batch(self.tables, symbols, threads=self.threads)
+        coded = _rans.encode_batch(self.tables, symbols, threads=self.team.threads)
         return [self.pack(p, q, *one) for p, q, one in zip(pictures, qualities, coded, strict=True)]
 
     # Its steps
@@ -91,7 +105,12 @@ class Encoder:
     def features(self, pictures: list[Picture]) -> Tensor:
         """g_a of pictures whose padded sizes agree, float32 (B, M, H/16, W/16): what no quality has touched yet."""
         return strips.features(
-            self.model.g_a.stages(), pictures, batches.PATCH, batches.most_pixels(self.device), self.device
+            self.model.g_a.stages(),
+            pictures,
+            batches.PATCH,
+            batches.most_pixels(self.device),
+            self.device,
+            self.team.on(self.device),
         )
 
     @torch.inference_mode()

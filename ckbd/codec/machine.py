@@ -1,8 +1,24 @@
-"""Where a codec runs: the device of its networks and the threads of the rest, checked."""
+"""Where a codec runs: the device of its networks, and threads that do not wait by spinning."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
 import torch
+
+MOST_THREADS = 256  # of one process, whatever its codecs ask for
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def device_of(name: str | torch.device) -> torch.device:
@@ -15,11 +31,176 @@ def device_of(name: str | torch.device) -> torch.device:
     return device
 
 
-def use_threads(threads: int | None) -> int:
-    """How many threads the entropy coder has; PyTorch's are set to as many, process-wide. None takes its setting."""
+def threads_of(threads: int | None) -> int:
+    """How many threads a codec may use; None: as many as PyTorch is set to. Raises ValueError for less than one."""
     if threads is None:
         return torch.get_num_threads()
     if threads < 1:
         raise ValueError(f"threads: expected at least 1, got {threads}")
-    torch.set_num_threads(threads)
-    return threads
+    return min(threads, MOST_THREADS)
+
+
+class _Libraries(NamedTuple):
+    """What sets how many threads the calling thread's parallel regions have; None where there is no such library."""
+
+    get_openmp: Callable[[], int] | None
+    set_openmp: Callable[[int], Any] | None
+    set_mkl: Callable[[int], int] | None
+
+
+@cache
+def _libraries() -> _Libraries:
+    """PyTorch's own setting is the whole process's, so the two libraries behind it are asked, which both have one of
+    the calling thread.
+    """
+    loaded = ctypes.CDLL(None)  # torch loads its OpenMP for all to see
+    get_openmp = getattr(loaded, "omp_get_max_threads", None)
+    set_openmp = getattr(loaded, "omp_set_num_threads", None)
+    for path in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):
+        set_mkl = getattr(ctypes.CDLL(str(path)), "MKL_Set_Num_Threads_Local", None)
+        return _Libraries(get_openmp, set_openmp, set_mkl)
+    return _Libraries(get_openmp, set_openmp, None)
+
+
+def _stay_alone() -> Callable[[], None]:
+    """What alone() does; the call that it gives undoes it."""
+    torch.get_num_threads()  # the first such call on a thread would undo what follows
+    get_openmp, set_openmp, set_mkl = _libraries()
+    before_mkl = set_mkl(1) if set_mkl else 0
+    before = get_openmp() if get_openmp else 1
+    if set_openmp:
+        set_openmp(1)
+
+    def restore() -> None:
+        if set_openmp:
+            set_openmp(before)
+        if set_mkl:
+            set_mkl(before_mkl)
+
+    return restore
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """PyTorch on the calling thread only, as long as this lasts; other threads of the process notice nothing.
+
+    OpenMP's teams spin for a thread that is late. Where other processes keep the processors busy one is late at every
+    parallel region, and there are hundreds in a picture: decoding took up to sixty times as long. Who wants several
+    threads takes a Team, which waits without spinning. Where PyTorch runs without OpenMP this does nothing.
+    """
+    restore = _stay_alone()
+    try:
+        yield
+    finally:
+        restore()
+
+
+def working(device: torch.device) -> AbstractContextManager[None]:
+    """What a codec's networks run in: alone() on a CPU."""
+    return alone() if device.type == "cpu" else nullcontext()
+
+
+class Each(Protocol):
+    """What calls a function of every item and gives the results in order, on as many threads as it likes."""
+
+    def __call__(self, work: Callable[[T], R], items: Sequence[T], /) -> list[R]: ...
+
+
+def in_turn(work: Callable[[T], R], items: Sequence[T], /) -> list[R]:
+    """The plain Each: one after the other on the calling thread."""
+    return [work(item) for item in items]
+
+
+class Team:
+    """Threads that share the parts of a call, `threads` of them with the one that calls: an Each.
+
+    Parts of parts may be shared, too, by whoever has nothing to do at that moment: pictures go side by side, and the
+    last of them by bands. Threads wait without spinning, and PyTorch runs on each of them alone().
+    """
+
+    def __init__(self, threads: int):
+        self.threads = threads
+        self._idle = threads - 1  # may be below 0, where a caller that waited is back before its substitute is done
+        self._lock = threading.Lock()
+
+    def _hire(self) -> bool:
+        """Whether there was one idle, who is not any more."""
+        with self._lock:
+            found = self._idle > 0
+            self._idle -= found
+            return found
+
+    def _count_idle(self, change: int) -> None:
+        with self._lock:
+            self._idle += change
+
+    def on(self, device: torch.device) -> Each:
+        """What calls work side by side on a CPU; elsewhere work is in turn, since a device has its own threads."""
+        return self if device.type == "cpu" else in_turn
+
+    def __call__(self, work: Callable[[T], R], items: Sequence[T], /) -> list[R]:
+        """Raises what the first item that failed raised, when none is at work any more; others may not have begun."""
+        if self.threads == 1 or len(items) < 2:
+            return in_turn(work, items)
+        results: list[Any] = [None] * len(items)
+        errors: dict[int, BaseException] = {}
+        numbers = count()
+        inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+        def share() -> None:
+            while not errors and (i := next(numbers)) < len(items):
+                try:
+                    results[i] = work(items[i])
+                except BaseException as error:
+                    errors[i] = error
+
+        def help_out() -> None:
+            try:
+                with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+                    share()
+            finally:
+                self._count_idle(1)
+
+        helpers: list[Future[None]] = []
+        while len(helpers) < len(items) - 1 and self._hire():
+            try:
+                helpers.append(_pool().submit(help_out))
+            except BaseException:
+                self._count_idle(1)
+                raise
+        share()
+        # Who waits here may be replaced: what the others have begun may have parts to share.
+        self._count_idle(1 + sum(helper.cancel() for helper in helpers))
+        try:
+            wait(helpers)
+        finally:
+            self._count_idle(-1)
+        if errors:
+            raise errors[min(errors)]
+        return results
+
+
+_threads: ThreadPoolExecutor | None = None
+_lock = threading.Lock()
+
+
+def _pool() -> ThreadPoolExecutor:
+    """The process's threads, which are begun as they are needed; after a fork the child has none and begins anew."""
+    global _threads
+    with _lock:
+        if _threads is None:
+            _threads = ThreadPoolExecutor(MOST_THREADS, "ckbd", _begin)
+        return _threads
+
+
+def _begin() -> None:
+    _stay_alone()
+
+
+def _forget() -> None:
+    global _threads, _lock
+    _threads, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from ckbd.codec import batches, container, image, sections, strips
 from ckbd.codec.container import Header, Stream
 from ckbd.codec.image import Picture
+from ckbd.codec.machine import Each, in_turn
 from ckbd.kernels import numerics
 from ckbd.model.model import gain_at
 from ckbd.model.transforms import Staged
@@ -23,8 +25,8 @@ Strip = tuple[tuple[int, int], Tensor]  # (top, left) in pixels, x_hat (B, 3, H,
 class Renderer:
     """g_s of a model on a device, and what is done with its output. Floats: reading a bit never needs them."""
 
-    def __init__(self, g_s: Staged, log_ungain: Tensor, device: torch.device):
-        self.stages, self.log_ungain, self.device = g_s.stages(), log_ungain, device
+    def __init__(self, g_s: Staged, log_ungain: Tensor, device: torch.device, each: Each = in_turn):
+        self.stages, self.log_ungain, self.device, self.each = g_s.stages(), log_ungain, device, each
 
     @torch.inference_mode()
     def g_s(self, y_hat: Tensor, headers: Sequence[Header]) -> Iterator[Strip]:
@@ -37,13 +39,16 @@ class Renderer:
             return y.contiguous(memory_format=torch.channels_last)
 
         size = y_hat.shape[2], y_hat.shape[3]
-        yield from strips.images(self.stages, latents, size, batches.most_pixels(self.device))
+        yield from strips.images(self.stages, latents, size, batches.most_pixels(self.device), self.device, self.each)
 
     def put(self, strip: Strip, headers: Sequence[Header], rgb: Sequence[np.ndarray]) -> None:
         """Rounds a strip into the pixels of its pictures, uint8 (H, W, 3) each."""
         (top, left), x_hat = strip
         for pixels, planes, h in zip(rgb, x_hat, headers, strict=True):
-            image.put(pixels[top:, left:], planes, h.gray)
+            place = pixels[top : top + x_hat.shape[2], left : left + x_hat.shape[3]]
+            height, width = place.shape[:2]
+            rows = strips.cuts(height, strips.bands_of(height, width, height * width))
+            self.each(partial(_put, place, planes, h.gray), rows)
 
     def picture(self, s: Stream, rgb: np.ndarray) -> Picture:
         """The picture of a stream's pixels, with alpha and ICC profile. Raises FormatError for a damaged section."""
@@ -55,7 +60,12 @@ class Renderer:
         return Picture(rgb, alpha, h.gray, s.sections.get(container.ICC))
 
     def pictures(self, streams: Sequence[Stream], y_hat: Tensor, stage: Stage) -> list[Picture]:
-        """All of the above: pictures of streams of one padded size."""
+        """All of the above: pictures of streams of one padded size. On a CPU g_s takes each by itself, since the last
+        bits of its floats depend on what else is in a batch.
+        """
+        if self.device.type == "cpu" and len(streams) > 1:
+            singles = [self.pictures([s], y_hat[i : i + 1], stage) for i, s in enumerate(streams)]
+            return [picture for (picture,) in singles]
         headers = [s.header for s in streams]
         rgb = [np.empty((h.height, h.width, 3), np.uint8) for h in headers]
         found = self.g_s(y_hat, headers)
@@ -68,3 +78,8 @@ class Renderer:
                 self.put(strip, headers, rgb)
         with stage("picture"):
             return [self.picture(s, pixels) for s, pixels in zip(streams, rgb, strict=True)]
+
+
+def _put(pixels: np.ndarray, planes: Tensor, gray: bool, rows: tuple[int, int]) -> None:
+    top, bottom = rows
+    image.put(pixels[top:bottom], planes[:, top:bottom], gray)

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from ckbd.codec import image
 from ckbd.codec.image import Picture
+from ckbd.codec.machine import Each, in_turn
+
+BAND = 1 << 16  # pixels, at the least, of what one thread does at a time
 
 
 class Extent(NamedTuple):
@@ -82,77 +85,149 @@ def plan(height: int, width: int, pixels: int, step: int) -> tuple[int, list[tup
     return dim, [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def through(stages: Sequence[nn.Module], strips: Iterable[Tensor], dim: int) -> Iterator[Tensor]:
+def through(
+    stages: Sequence[nn.Module], strips: Iterable[Tensor], dim: int, bands: int = 1, each: Each = in_turn
+) -> Iterator[Tensor]:
     """The strips of stages[-1](...stages[0](x)), x being the strips (B, C, H, W) side by side along dim, 2 or 3.
 
     Those that come have other sizes than those that go in (they lag behind by what the kernels reach). The length of
-    x must be a multiple of what all the stages together bring down.
+    x must be a multiple of what all the stages together bring down. bands: into how many parts a strip is cut that
+    each() works on side by side; their number says what is computed, `each` only where.
     """
-    for stage in stages:
-        strips = _through(stage, strips, dim)
+    for chain in _chains(stages):
+        strips = _through(chain, strips, dim, bands, each)
     return iter(strips)
 
 
+def bands_of(height: int, width: int, pixels: int) -> int:
+    """How many bands a strip is cut into of pictures of this size, strips having about `pixels` pixels: a power of
+    two, and a band has BAND pixels or more.
+    """
+    return 1 << max(min(height * width, pixels) // BAND, 1).bit_length() - 1
+
+
+def cuts(length: int, count: int) -> list[tuple[int, int]]:
+    """(start, end) of `count` parts of a length, as equal as may be; fewer if it is shorter than that."""
+    count = max(1, min(count, length))
+    ends = [length * i // count for i in range(count + 1)]
+    return list(zip(ends, ends[1:], strict=False))
+
+
 def features(
-    stages: Sequence[nn.Module], pictures: Sequence[Picture], multiple: int, pixels: int, device: torch.device
+    stages: Sequence[nn.Module],
+    pictures: Sequence[Picture],
+    multiple: int,
+    pixels: int,
+    device: torch.device,
+    each: Each = in_turn,
 ) -> Tensor:
     """g_a, given by its stages, of pictures that have one size once padded to multiples: (B, M, h, w).
 
-    pixels: how many are in a strip.
+    pixels: how many are in a strip. each: as in through(); on a CPU pictures come singly, so that none depends on
+    its neighbours.
     """
     height, width = (-(-n // multiple) * multiple for n in pictures[0].rgb.shape[:2])
-    dim, cuts = plan(height, width, pixels, multiple)
+    dim, parts = plan(height, width, pixels, multiple)
 
     def strip(start: int, end: int) -> Tensor:
-        parts = [Picture(p.rgb[start:end] if dim == 2 else p.rgb[:, start:end]) for p in pictures]
-        x = torch.cat([image.pad(image.to_tensor([p]), multiple) for p in parts])
+        cut = [Picture(p.rgb[start:end] if dim == 2 else p.rgb[:, start:end]) for p in pictures]
+        x = torch.cat([image.pad(image.to_tensor([p]), multiple) for p in cut])
         return x.to(device, memory_format=torch.channels_last)
 
-    parts = list(through(stages, (strip(*cut) for cut in cuts), dim))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+    bands = bands_of(height, width, pixels) if device.type == "cpu" else 1
+    found = list(through(stages, (strip(*part) for part in parts), dim, bands, each))
+    return found[0] if len(found) == 1 else torch.cat(found, dim)
 
 
 def images(
-    stages: Sequence[nn.Module], latents: Callable[[slice, slice], Tensor], size: tuple[int, int], pixels: int
+    stages: Sequence[nn.Module],
+    latents: Callable[[slice, slice], Tensor],
+    size: tuple[int, int],
+    pixels: int,
+    device: torch.device,
+    each: Each = in_turn,
 ) -> Iterator[tuple[tuple[int, int], Tensor]]:
     """g_s, given by its stages: ((top, left), x_hat (B, 3, H, W) that belongs there) of every strip.
 
-    latents: gives (B, M, rows, columns) of slices of rows and columns; size: all of them, (h, w). pixels: as in
+    latents: gives (B, M, rows, columns) of slices of rows and columns; size: all of them, (h, w). The others as in
     features().
     """
     scale = 1
     for stage in stages:
         scale = scale * extent(stage).up // extent(stage).down
-    dim, cuts = plan(*size, pixels // scale**2, 1)
+    dim, parts = plan(*size, pixels // scale**2, 1)
     every = slice(None)
-    strips = (latents(slice(*cut), every) if dim == 2 else latents(every, slice(*cut)) for cut in cuts)
+    strips = (latents(slice(*part), every) if dim == 2 else latents(every, slice(*part)) for part in parts)
+    bands = bands_of(scale * size[0], scale * size[1], pixels) if device.type == "cpu" else 1
     place = 0
-    for x_hat in through(stages, strips, dim):
+    for x_hat in through(stages, strips, dim, bands, each):
         yield ((place, 0) if dim == 2 else (0, place)), x_hat
         place += x_hat.shape[dim]
 
 
-def _through(stage: nn.Module, strips: Iterable[Tensor], dim: int) -> Iterator[Tensor]:
-    reach, down, up = extent(stage)
+class _Chain(NamedTuple):
+    """A stage that may reach beyond its site, and those after it that do not. extent: of all of them."""
+
+    first: nn.Module
+    others: list[nn.Module]
+    extent: Extent
+    after: Extent  # of the others
+
+
+def _chains(stages: Sequence[nn.Module]) -> list[_Chain]:
+    found: list[_Chain] = []
+    for stage in stages:
+        own = extent(stage)
+        if own.reach or not found:
+            found.append(_Chain(stage, [], own, Extent(0, 1, 1)))
+            continue
+        first, others, whole, after = found[-1]
+        whole = Extent(whole.reach, whole.down * own.down, whole.up * own.up)
+        found[-1] = _Chain(first, [*others, stage], whole, Extent(0, after.down * own.down, after.up * own.up))
+    return found
+
+
+def _through(chain: _Chain, strips: Iterable[Tensor], dim: int, bands: int, each: Each) -> Iterator[Tensor]:
+    reach, down, up = chain.extent
     held, start, done = None, 0, 0  # held begins at row start; what rows before done give is handed on
     for strip, last in _marked(strips):
         held = strip if held is None else torch.cat((held, strip), dim)
         size = held.shape[dim] // down * down
         ready = start + size if last else max((start + size - reach) // down * down, done)
         if ready > done:
-            yield _part(
-                stage, held.narrow(dim, 0, size), dim, (done - start) // down * up, (ready - done) // down * up
+            yield _banded(
+                chain, held.narrow(dim, 0, size), dim, (done - start) // down, (ready - start) // down, bands, each
             )
             first = max((ready - reach) // down * down, 0)
             held, start, done = held.narrow(dim, first - start, held.shape[dim] - first + start), first, ready
 
 
-def _part(stage: nn.Module, x: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """Rows of stage(x); a stage with a method part(x, dim, start, length) knows how not to compute the others."""
-    part = getattr(stage, "part", None)
-    if part is not None:
-        return part(x, dim, start, length)
-    return stage(x).narrow(dim, start, length)
+def _banded(chain: _Chain, x: Tensor, dim: int, start: int, end: int, bands: int, each: Each) -> Tensor:
+    """What the rows start to end of x give, both in units of chain.extent.down, in as many bands."""
+    reach, down, up = chain.extent
+    count = min(bands, end - start)
+    if count <= 1:
+        return _part(chain, x, dim, start * up, (end - start) * up)
+
+    def band(rows: tuple[int, int]) -> Tensor:
+        first, last = start + rows[0], start + rows[1]
+        low = max(first * down - reach, 0) // down
+        high = min(last * down + reach, x.shape[dim])
+        window = x.narrow(dim, low * down, high - low * down)
+        return _part(chain, window, dim, (first - low) * up, (last - first) * up)
+
+    return torch.cat(each(band, cuts(end - start, count)), dim)
+
+
+def _part(chain: _Chain, x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """Rows of the chain of x; a stage with a method part(x, dim, start, length) knows how to leave out the others."""
+    _, down, up = chain.after
+    start, length = start * down // up, length * down // up
+    part = getattr(chain.first, "part", None)
+    x = chain.first(x).narrow(dim, start, length) if part is None else part(x, dim, start, length)
+    for stage in chain.others:
+        x = stage(x)
+    return x
 
 
 def _marked(strips: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ckbd import kernels
+from ckbd.codec.machine import Each, in_turn
+from ckbd.codec.strips import cuts
 from ckbd.kernels import Lattice, Network, SubPixel, numerics, reference, twin
 from ckbd.kernels.ops import resolve
 from ckbd.model.model import ExactLayers, hyper_map
@@ -22,18 +24,23 @@ SITES = 512  # at a time in Carriers: 6 MB of gathered neighbours with the defau
 
 
 def make(
-    layers: ExactLayers, device: torch.device, backend: str = "auto", carrier: torch.dtype | None = None
+    layers: ExactLayers,
+    device: torch.device,
+    backend: str = "auto",
+    carrier: torch.dtype | None = None,
+    each: Each = in_turn,
 ) -> Zone[Any]:
     """The exact zone of proved layers on a device.
 
     backend: "triton", "torch", or "auto", which is Triton on a GPU. carrier: float32 or float64, for "torch" (None:
-    float32, on CUDA float64); it changes no result. Raises ValueError if the device cannot, or is not exact.
+    float32, on CUDA float64); it changes no result. each: the threads of a CPU. Raises ValueError if the device
+    cannot, or is not exact.
     """
     if resolve(backend, device) == "triton":
         if carrier is not None:
             raise ValueError("carrier: the Triton kernels compute in integers; backend 'torch' takes a carrier")
         return Kernels(layers, device)
-    return Carriers(layers, device, carrier or twin.carrier(device))
+    return Carriers(layers, device, carrier or twin.carrier(device), each)
 
 
 State = TypeVar("State")
@@ -86,25 +93,31 @@ class KernelState:
 class Carriers(Zone[CarrierState]):
     """Between the steps integers wait in int8 and int16; only a stripe at a time travels in floats."""
 
-    def __init__(self, layers: ExactLayers, device: torch.device, dtype: torch.dtype):
+    def __init__(self, layers: ExactLayers, device: torch.device, dtype: torch.dtype, each: Each = in_turn):
         reference.probe(device, dtype)
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.each = device, dtype, each
         self.layers = ExactLayers((name, layer.to(device, dtype)) for name, layer in layers.items())
+        M = self.layers["output"].weight.shape[0] // 2
+        self.w_context = reference.context_weight(self.layers["first"], M).contiguous()
 
     def begin(self, z: Tensor, quality: Tensor) -> CarrierState:
         z_hat = z.to(self.device, self.dtype).permute(0, 3, 1, 2)
-        psi = hyper_map(z_hat, quality.to(self.device), self.layers, SITES)
+        psi = hyper_map(z_hat, quality.to(self.device), self.layers, SITES, self.each)
         return CarrierState(reference.split(psi.to(torch.int8)))
 
     def phase(self, state: CarrierState, p: int) -> Tensor:
         shape = (*state.psi[p].shape[:3], self.layers["output"].weight.shape[0] // 2)
         mean, k = (torch.empty(shape, dtype=t, device=self.device) for t in (torch.int16, torch.uint8))
         context = state.context if p else None
-        for top, bottom in _stripes(shape):
+
+        def stripe(rows: tuple[int, int]) -> None:
+            top, bottom = rows
             psi = state.psi[p][:, top:bottom].to(self.dtype)
             psi_acc = reference.project_psi(psi, self.layers["first"])
-            out = reference.phase_rows(psi_acc, context, self.layers.g_ep, top, bottom)
+            out = reference.phase_rows(psi_acc, context, self.layers.g_ep, top, bottom, w_context=self.w_context)
             mean[:, top:bottom], k[:, top:bottom] = out.chunk(2, dim=-1)
+
+        self.each(stripe, _stripes(shape))
         state.means.append(mean)
         return k
 
@@ -135,8 +148,8 @@ class Carriers(Zone[CarrierState]):
 def _stripes(shape: Sequence[int]) -> list[tuple[int, int]]:
     """(top, bottom) of stripes of about SITES sites of a packed array (B, H, W/2, C)."""
     B, H, columns = shape[:3]
-    rows = max(1, SITES // (B * columns))
-    return [(top, min(top + rows, H)) for top in range(0, H, rows)]
+    count = -(-B * H * columns // SITES)
+    return cuts(H, count + count % 2)  # an even number, for two threads to end together
 
 
 class Kernels(Zone[KernelState]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,17 +129,25 @@ def hyper_features(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> tuple
     return reference.project_psi(anchors, first), reference.project_psi(others, first)
 
 
-def hyper_map(z_hat: Tensor, quality: Tensor, layers: ExactLayers, sites: int | None = None) -> Tensor:
+def hyper_map(
+    z_hat: Tensor,
+    quality: Tensor,
+    layers: ExactLayers,
+    sites: int | None = None,
+    each: Callable[..., list[Tensor]] | None = None,
+) -> Tensor:
     """h_s: arguments as hyper_features has them -> psi (B, C_psi, h, w), integers in [0, 127], z_hat's dtype.
 
-    sites: at about how many at a time neighbours are gathered (None: reference's stripes); changes nothing.
+    sites: at about how many at a time neighbours are gathered (None: reference's stripes); each: who works on
+    stripes, as in exact_conv3x3. Neither changes anything.
     """
     B, _, h, w = z_hat.shape
     plane = quality.to(z_hat.dtype).view(B, 1, 1, 1).expand(B, 1, h, w)
     f = torch.cat((z_hat, plane), dim=1)
     for name in ("h_s.0", "h_s.1"):
-        stripe = 64 if sites is None else max(1, sites // (B * f.shape[-1]))
-        f = torch.nn.functional.pixel_shuffle(reference.exact_conv3x3(f, layers[name], stripe), 2)
+        # Two stripes or more, so that there is something to share.
+        stripe = 64 if sites is None else max(1, min(sites // (B * f.shape[-1]), -(-f.shape[-2] // 2)))
+        f = torch.nn.functional.pixel_shuffle(reference.exact_conv3x3(f, layers[name], stripe, each), 2)
     return f
 
 

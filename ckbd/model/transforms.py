@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ckbd.kernels import products
+
 FEATURE_SCALE = 4.0  # brings DCT coefficients of images in [0, 1] to about unit size
 
 
@@ -31,14 +33,30 @@ def bias_of(layer: nn.Conv2d) -> Tensor:
     return layer.bias
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, (B, C, H, W) -> (B, N, H, W); on a CPU without gradients a product of its sites."""
+
+    def __init__(self, channels: int, out: int):
+        super().__init__(channels, out, 1)
+
+    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
+        """leaky_relu(the convolution of x, slope); a slope of 1 leaves it as it is."""
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            rows = x.permute(0, 2, 3, 1).contiguous()
+            return products.linear(rows, self.weight.flatten(1), self.bias, slope).permute(0, 3, 1, 2)
+        out = super().forward(x)
+        # In place where no gradient will ask for the values before.
+        return out if slope == 1.0 else F.leaky_relu(out, slope, inplace=not torch.is_grad_enabled())
+
+
 class Block(nn.Module):
     """x + pointwise(act(pointwise(depthwise 3x3(x)))), (B, C, H, W) -> same; nearly nothing is added at the start."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        self.expand = nn.Conv2d(channels, 2 * channels, 1)
-        self.reduce = nn.Conv2d(2 * channels, channels, 1)
+        self.expand = Pointwise(channels, 2 * channels)
+        self.reduce = Pointwise(2 * channels, channels)
         with torch.no_grad():
             self.depthwise.weight[:, 0, 1, 1] += 1.0
             self.reduce.weight.mul_(0.05)
@@ -52,8 +70,7 @@ class Block(nn.Module):
         return self._pointwise(x.narrow(dim, start, length), self.depthwise(x).narrow(dim, start, length))
 
     def _pointwise(self, x: Tensor, mixed: Tensor) -> Tensor:
-        # In place where no gradient will ask for the features before.
-        return x + self.reduce(F.leaky_relu(self.expand(mixed), 0.1, inplace=not torch.is_grad_enabled()))
+        return x + self.reduce(self.expand(mixed, 0.1))
 
 
 class Patches(nn.PixelUnshuffle):
@@ -141,11 +158,11 @@ class Analysis(nn.Module):
 
     def __init__(self, width: int, M: int, blocks8: int, blocks16: int):
         super().__init__()
-        self.patch = nn.Conv2d(192, width, 1)
+        self.patch = Pointwise(192, width)
         self.blocks8 = nn.Sequential(*(Block(width) for _ in range(blocks8)))
         self.down = nn.Conv2d(width, M, 2, stride=2)
         self.blocks16 = nn.Sequential(*(Block(M) for _ in range(blocks16)))
-        self.out = nn.Conv2d(M, M, 1)
+        self.out = Pointwise(M, M)
         patch, pair = block_transform(width, M)
         with torch.no_grad():
             self.patch.weight[: len(patch)].copy_(patch.view(-1, 192, 1, 1) * FEATURE_SCALE)
@@ -168,11 +185,11 @@ class Synthesis(nn.Module):
 
     def __init__(self, width: int, M: int, blocks8: int, blocks16: int):
         super().__init__()
-        self.enter = nn.Conv2d(M, M, 1)
+        self.enter = Pointwise(M, M)
         self.blocks16 = nn.Sequential(*(Block(M) for _ in range(blocks16)))
-        self.up = nn.Conv2d(M, 4 * width, 1)
+        self.up = Pointwise(M, 4 * width)
         self.blocks8 = nn.Sequential(*(Block(width) for _ in range(blocks8)))
-        self.pixels = nn.Conv2d(width, 192, 1)
+        self.pixels = Pointwise(width, 192)
         patch, pair = block_transform(width, M)
         with torch.no_grad():
             self.enter.weight.copy_(torch.eye(M, device="cpu").view(M, M, 1, 1))
@@ -204,13 +221,13 @@ class HyperAnalysis(nn.Module):
 
     def __init__(self, M: int, hidden: int, Nz: int):
         super().__init__()
-        self.enter = nn.Conv2d(M, hidden, 1)
+        self.enter = Pointwise(M, hidden)
         self.first = nn.Conv2d(hidden, hidden, 3, stride=2, padding=1)
         self.second = nn.Conv2d(hidden, hidden, 3, stride=2, padding=1)
-        self.out = nn.Conv2d(hidden, Nz, 1)
+        self.out = Pointwise(hidden, Nz)
 
     def forward(self, y: Tensor) -> Tensor:
         # asinh: one network serves all qualities, over which y spans two orders of magnitude.
-        f = F.leaky_relu(self.enter(torch.asinh(y)), 0.1)
+        f = self.enter(torch.asinh(y), 0.1)
         f = F.leaky_relu(self.first(f), 0.1)
         return 4.0 * self.out(F.leaky_relu(self.second(f), 0.1))

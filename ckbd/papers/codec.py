@@ -24,12 +24,11 @@ def load(
     max_pixels: int = container.MAX_PIXELS,
 ) -> Codec[VariantEncoder, VariantDecoder]:
     """ckbd.load of a variant's file. The exact zone runs on the CPU, whatever the device of g_a and g_s."""
-    machine.use_threads(threads)
-    place = machine.device_of(device)
+    team, place = machine.Team(machine.threads_of(threads)), machine.device_of(device)
     loaded = file.load(find(model), place)
     exact = None if loaded.config.prior == "factorised" else Zone(loaded.layers, loaded.config)
     tables = Tables.of(loaded)
     return Codec(
-        VariantEncoder(loaded, exact, tables, device=place, max_pixels=max_pixels),
-        VariantDecoder(loaded, exact, tables, device=place, max_pixels=max_pixels),
+        VariantEncoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
+        VariantDecoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
     )

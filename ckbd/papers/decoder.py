@@ -6,18 +6,20 @@ changes no bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, inputs
+from ckbd.codec import batches, container, inputs, machine
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.decoder import check_fits, check_range, damage
 from ckbd.codec.image import Picture
+from ckbd.codec.machine import Team
 from ckbd.codec.rendering import Renderer
 from ckbd.kernels import numerics
 from ckbd.papers import scan
@@ -25,16 +27,25 @@ from ckbd.papers.file import LoadedVariant
 from ckbd.papers.tables import Tables
 from ckbd.papers.zone import Zone
 
+T = TypeVar("T")
+
 
 class VariantDecoder:
     """A loaded variant's way from streams to pictures. order: "raster", "wavefront" or "tuned" (scan.TunedRaster)."""
 
     def __init__(
-        self, model: LoadedVariant, exact: Zone | None, tables: Tables, *, device: torch.device, max_pixels: int
+        self,
+        model: LoadedVariant,
+        exact: Zone | None,
+        tables: Tables,
+        *,
+        device: torch.device,
+        team: Team,
+        max_pixels: int,
     ):
         self.model, self.zone, self.tables = model, exact, tables
-        self.device, self.max_pixels = device, max_pixels
-        self.renderer = Renderer(model.g_s, model.log_ungain, device)
+        self.device, self.team, self.max_pixels = device, team, max_pixels
+        self.renderer = Renderer(model.g_s, model.log_ungain, device, team.on(device))
         self.order = "wavefront"
         serial = exact is not None and model.config.context.order is None
         self._tuned = scan.TunedRaster(model.layers, model.config) if serial else None
@@ -44,15 +55,17 @@ class VariantDecoder:
         return nullcontext()
 
     def decode(self, streams: Sequence[bytes]) -> list[Picture]:
-        """As ckbd.Codec.decode_pictures, one stream after the other."""
-        out = []
-        for s in self._parse_all(streams):
-            out += self.renderer.pictures([s], self.latents(s), self.stage)
-        return out
+        """As ckbd.Codec.decode_pictures, each stream by itself, on a CPU side by side."""
+        return self._each(lambda s: self.renderer.pictures([s], self.latents(s), self.stage)[0], streams)
 
     def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
         """As ckbd.Codec.decode_latents."""
-        return [self.latents(s)[0].to(torch.int16).cpu().numpy() for s in self._parse_all(streams)]
+        return self._each(lambda s: self.latents(s)[0].to(torch.int16).cpu().numpy(), streams)
+
+    def _each(self, work: Callable[[Stream], T], streams: Sequence[bytes]) -> list[T]:
+        parsed = self._parse_all(streams)
+        with machine.working(self.device):
+            return self.team.on(self.device)(work, parsed)
 
     def _parse_all(self, streams: Sequence[bytes]) -> list[Stream]:
         with self.stage("parse"):

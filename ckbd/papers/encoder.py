@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, inputs, strips
+from ckbd.codec import batches, container, inputs, machine, strips
 from ckbd.codec.container import Header, Stream
 from ckbd.codec.encoder import extra
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
+from ckbd.codec.machine import Team
 from ckbd.kernels import numerics
 from ckbd.model.model import gain_at
 from ckbd.papers import scan
@@ -32,14 +33,21 @@ class VariantEncoder:
     EFFORTS = (0,)
 
     def __init__(
-        self, model: LoadedVariant, exact: Zone | None, tables: Tables, *, device: torch.device, max_pixels: int
+        self,
+        model: LoadedVariant,
+        exact: Zone | None,
+        tables: Tables,
+        *,
+        device: torch.device,
+        team: Team,
+        max_pixels: int,
     ):
         self.model, self.zone, self.tables = model, exact, tables
-        self.device, self.max_pixels = device, max_pixels
+        self.device, self.team, self.max_pixels = device, team, max_pixels
         self.one_pass = True
 
     def encode(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[bytes]:
-        """As ckbd.Codec.encode, to streams of version 2, one picture after the other. There is but effort 0."""
+        """As ckbd.Codec.encode, to streams of version 2, on a CPU side by side. There is but effort 0."""
         return [stream for stream, _ in self._all(images, quality, effort)]
 
     def encode_at(self, picture: AnyImage, qualities: Sequence[float], effort: int | None = None) -> list[bytes]:
@@ -53,13 +61,18 @@ class VariantEncoder:
     def _all(self, images: Sequence[AnyImage], quality: Quality, effort: int | None) -> list[tuple[bytes, float]]:
         inputs.effort_of(effort, self.EFFORTS)
         pictures, qualities = inputs.pictures_and_qualities(images, quality, self.max_pixels)
-        return [self._encode(p, q) for p, q in zip(pictures, qualities, strict=True)]
+        with machine.working(self.device):
+            return self.team.on(self.device)(
+                lambda one: self._encode(*one), list(zip(pictures, qualities, strict=True))
+            )
 
     @torch.inference_mode()
     def features(self, pictures: list[Picture]) -> Tensor:
         """g_a of pictures whose padded sizes agree, float32 (B, M, H/16, W/16): what no quality has touched yet."""
         most = batches.most_pixels(self.device)
-        return strips.features(self.model.g_a.stages(), pictures, batches.PATCH, most, self.device)
+        return strips.features(
+            self.model.g_a.stages(), pictures, batches.PATCH, most, self.device, self.team.on(self.device)
+        )
 
     @torch.inference_mode()
     def symbols(self, picture: Picture, quality: float) -> tuple[np.ndarray, ...]:

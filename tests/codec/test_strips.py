@@ -160,6 +160,7 @@ def test_layers_never_see_more_than_a_strip(tiny, monkeypatch, tall):
     # What `reduce` is given at 1/8 of a strip of 2^14 pixels, and of four rows of 64 that waited before.
     assert max(most) <= 2 * TINY.width * (256 + 4 * 64)
     monkeypatch.setitem(batches.MAX_BATCH_PIXELS, "cpu", 1 << 30)
+    monkeypatch.setattr(strips, "BAND", 1 << 30)
     assert largest(tiny, lambda: tiny.decode(tiny.encode([x]))) > 8 * max(most)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from ckbd.kernels import reference
+from ckbd.kernels import products, reference
 from ckbd.kernels.numerics import compand
 from ckbd.model.model import hyper_features
 
@@ -100,14 +100,36 @@ def test_probe_passes_exact_arithmetic_and_catches_what_loses_bits(monkeypatch):
         reference.probe(torch.device("cpu"), dtype)
     with pytest.raises(ValueError, match="not exact"):
         reference.probe(torch.device("cpu"), torch.bfloat16)
-    linear = torch.nn.functional.linear
 
-    def rounded(x, w):  # an accumulator of 22 bits
-        return torch.floor(linear(x, w) / 4) * 4
+    def rounded(x, w, *_):  # an accumulator of 22 bits
+        return torch.floor(x @ w.T / 4) * 4
 
-    monkeypatch.setattr(torch.nn.functional, "linear", rounded)
+    monkeypatch.setattr(products, "_onednn", rounded)
     with pytest.raises(ValueError, match="not exact"):
         reference.probe(torch.device("cpu"), torch.float32)
+
+
+def test_products_are_those_of_pytorch_whatever_the_library(monkeypatch):
+    torch.manual_seed(0)
+    x, w, b = torch.randn(2, 5, 7, 33), torch.randn(9, 40), torch.randn(9)
+    for weight in (w[:, :33], w[:, :33].contiguous()):
+        for bias in (None, b):
+            for slope in (1.0, 0.1):
+                want = torch.nn.functional.leaky_relu(torch.nn.functional.linear(x, weight, bias), slope)
+                assert torch.equal(products.linear(x, weight, bias, slope), want), "with gradients: PyTorch's own"
+                with torch.no_grad():
+                    got = products.linear(x, weight, bias, slope)
+                    monkeypatch.setattr(products, "_onednn", None)
+                    assert torch.equal(products.linear(x, weight, bias, slope), want), "a build without oneDNN"
+                    monkeypatch.undo()
+                assert torch.allclose(got, want, atol=1e-5)
+    with torch.no_grad():
+        a, c = (torch.randint(-127, 128, (n, 1000)).float() for n in (40, 30))
+        exact = (a.long() @ c.long().T).float()
+        assert torch.equal(products.linear(a, c), exact) and torch.equal(
+            products.linear(a.double(), c.double()), exact.double()
+        )
+        assert products.linear(torch.zeros(0, 3), torch.zeros(2, 3)).shape == (0, 2)
 
 
 def two_phases(layers, z, quality, y_hat):
