@@ -142,6 +142,60 @@ def phase_batch(
     A wrong index raises ValueError: that decoder has not moved, the others have done their step.
     """
 
+# Whole streams of version 1, from their bytes on: nothing of Python for each
+
+class Batch:
+    """Streams parsed, checked and opened at once: then z(), phase() twice and finish(), each once, over flat arrays.
+
+    A stream that breaks a rule is noted in errors(), and its neighbours go on. What it should have decoded is 0 from
+    the step on in which it failed. The arrays hold the parts of all streams that could be opened, one after the other
+    in order: with Hz = ceil(height / 64) and Wz = ceil(width / 64), Hz Wz Nz symbols of z each and Hz 4 Wz 2 M
+    residuals a phase. A call out of turn, during another or after one that raised anything but ValueError raises
+    RuntimeError. Nothing read from a stream is to be trusted before finish() has returned without an error of it.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        streams: Sequence[Array],
+        *,
+        model: Array,
+        channels: int,
+        max_pixels: int,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        """streams uint8, held until the batch goes; model: the six bytes of the model's identity; channels: M.
+
+        Checks of each what container.parse, decoder.check_fits and Decoder check, in this order and with their words.
+        """
+
+    def headers(self, out: Array) -> None:
+        """Fills out, int64 (n, 8), with what each stream says of itself; 0 all along if it could not be opened.
+
+        1, width, height, twice the quality, gray (0 or 1), offset and length of the payload, number of sections.
+        """
+
+    def errors(self) -> list[tuple[int, str, int, str]]:
+        """(number of the stream, field, offset, reason) of all that have failed so far, in order.
+
+        After the number come the arguments of container.FormatError.
+        """
+
+    def z(self, out: Array, *, threads: int | None = None) -> None:
+        """Fills out, int16 (n,). A symbol beyond 127 in size is an error of its stream."""
+
+    def phase(self, k: Array, out: Array, *, threads: int | None = None) -> tuple[bytes, bytes]:
+        """Fills out, int8 (n,), with the residuals of table indices k, uint8 (n,); k of failed streams is ignored.
+
+        Returns those that int8 has no room for, which are 0 in out: their places in out, int64, ascending, and their
+        values, int16. One beyond 1023 in size is an error of its stream. A wrong index raises ValueError, and nothing
+        has moved.
+        """
+
+    def finish(self) -> None:
+        """Notes an error of each stream that has not been used up or does not end where it must."""
+
 # Streams of version 2 (docs/format.md, section 9): any site from any track
 
 class MixtureTables:

@@ -49,6 +49,7 @@ inline std::vector<py::ssize_t> shape_of(const Py_buffer& view) { return {view.s
 
 template <class T>
 constexpr const char* kFormat = std::is_floating_point_v<T> ? "f"
+                                : sizeof(T) == 8            ? "q"
                                 : sizeof(T) == 4            ? "i"
                                 : sizeof(T) == 2            ? "h"
                                 : std::is_signed_v<T>       ? "b"
@@ -56,7 +57,9 @@ constexpr const char* kFormat = std::is_floating_point_v<T> ? "f"
 
 template <class T>
 bool has_type(const Py_buffer& view) {
-  return view.itemsize == sizeof(T) && std::strcmp(format_of(view), kFormat<T>) == 0;
+  if (view.itemsize != sizeof(T)) return false;
+  // Two types of C may have 64 bits.
+  return std::strcmp(format_of(view), kFormat<T>) == 0 || (sizeof(T) == 8 && std::strcmp(format_of(view), "l") == 0);
 }
 
 // A contiguous array that Python owns. The view keeps it alive and in place.
@@ -94,6 +97,7 @@ View view_of(const std::string& name, const Expected& expected, const py::handle
 
 template <class T>
 constexpr const char* kTypeName = std::is_floating_point_v<T> ? "float32"
+                                  : sizeof(T) == 8            ? "int64"
                                   : sizeof(T) == 4            ? "int32"
                                   : sizeof(T) == 2            ? "int16"
                                   : std::is_signed_v<T>       ? "int8"

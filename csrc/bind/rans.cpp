@@ -84,6 +84,7 @@ PYBIND11_MODULE(_rans, m) {
 
   bind_encode(m);
   bind_decode(m);
+  bind_open(m);
   bind_tracks(m);
   m.def("crc32c", &crc32c, py::arg("data"), py::arg("value") = 0, py::kw_only(), py::arg("isa") = py::none());
   m.def("isa", [] { return ckbd::coders().back()->name; });

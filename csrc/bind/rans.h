@@ -15,9 +15,10 @@
 
 namespace ckbd_python {
 
-// The parts of the module: bind_encode.cpp, bind_decode.cpp, bind_tracks.cpp.
+// The parts of the module: rans_encode.cpp, rans_decode.cpp, rans_open.cpp, rans_tracks.cpp.
 void bind_encode(py::module_& m);
 void bind_decode(py::module_& m);
+void bind_open(py::module_& m);
 void bind_tracks(py::module_& m);
 
 // The Python exception.

@@ -15,15 +15,44 @@ inline uint32_t checked_tail(const std::string& name, py::ssize_t tail) {
   return static_cast<uint32_t>(tail);
 }
 
-// Holds tables and payload, and the order of calls. While a step runs, and for good after one that failed,
-// `steps_` is kOver: a second thread and a second try are refused alike.
+// The order of calls: z, each phase, finish. While a step runs, and for good after one that failed, `steps_` is
+// kOver: a second thread and a second try are refused alike.
+class Turns {
+ public:
+  explicit Turns(int phases) : phases_(phases) {}
+
+  void begin_z() { begin("z", steps_ == 0); }
+  void begin_phase() { begin("phase", 1 <= steps_ && steps_ <= phases_); }
+  void begin_finish() { begin("finish", steps_ == phases_ + 1); }
+  void done() { steps_ = before_ + 1; }
+  void undo() { steps_ = before_; }
+
+ private:
+  static constexpr int kOver = -1;
+
+  void begin(const char* name, bool in_turn) {
+    if (!in_turn) {
+      throw std::runtime_error(
+          std::string(name) + ": expected z, " + std::to_string(phases_) +
+          " times phase and finish, once each in this order and never after an error, got " +
+          (steps_ == kOver ? "a call during or after a failed one" : "this as call " + std::to_string(steps_ + 1)));
+    }
+    before_ = steps_;
+    steps_ = kOver;
+  }
+
+  const int phases_;
+  int steps_ = 0, before_ = 0;
+};
+
+// Holds tables and payload, and the order of calls.
 class Decoder {
  public:
   Decoder(std::shared_ptr<ckbd::Tables> tables, const py::object& payload, py::ssize_t lanes_log2,
           py::ssize_t skip_max, py::ssize_t tail, py::ssize_t phases, const py::object& isa)
       : tables_(std::move(tables)),
         payload_(bytes("payload", payload)),
-        phases_(in_range("phases", phases, 1, kMaxPhases)) {
+        turns_(in_range("phases", phases, 1, kMaxPhases)) {
     const ckbd::Coder& coder = coder_for(isa);
     const int lanes = in_range("lanes_log2", lanes_log2, 0, ckbd::kMaxLanesLog2);
     const int skip = in_range("skip_max", skip_max, 0, ckbd::kMaxSkip);
@@ -31,7 +60,7 @@ class Decoder {
     // Walks the lists before the words, which may be long.
     const py::gil_scoped_release release;
     decoder_ = std::make_unique<ckbd::PayloadDecoder>(coder, *tables_, payload_.data, payload_.size, lanes, skip,
-                                                      tail_size, phases_);
+                                                      tail_size, static_cast<int>(phases));
   }
 
   void z(const py::object& out) {
@@ -67,7 +96,7 @@ class Decoder {
   }
 
   void finish() {
-    begin("finish", steps_ == phases_ + 1);
+    turns_.begin_finish();
     decoder_->finish();
     done();
   }
@@ -78,10 +107,10 @@ class Decoder {
     check_sites(name, view.size, *tables_);
     return view;
   }
-  void begin_z() { begin("z", steps_ == 0); }
-  void begin_phase() { begin("phase", 1 <= steps_ && steps_ <= phases_); }
-  void done() { steps_ = before_ + 1; }
-  void undo() { steps_ = before_; }
+  void begin_z() { turns_.begin_z(); }
+  void begin_phase() { turns_.begin_phase(); }
+  void done() { turns_.done(); }
+  void undo() { turns_.undo(); }
   ckbd::PayloadDecoder& payload_decoder() { return *decoder_; }
 
   // After a phase: on to the next step, back if an index was wrong, over if the stream is.
@@ -96,24 +125,10 @@ class Decoder {
   }
 
  private:
-  static constexpr int kOver = -1;
-
-  void begin(const char* name, bool in_turn) {
-    if (!in_turn) {
-      throw std::runtime_error(
-          std::string(name) + ": expected z, " + std::to_string(phases_) +
-          " times phase and finish, once each in this order and never after an error, got " +
-          (steps_ == kOver ? "a call during or after a failed one" : "this as call " + std::to_string(steps_ + 1)));
-    }
-    before_ = steps_;
-    steps_ = kOver;
-  }
-
   const std::shared_ptr<ckbd::Tables> tables_;
   const Array<const uint8_t> payload_;
-  const int phases_;
+  Turns turns_;
   std::unique_ptr<ckbd::PayloadDecoder> decoder_;
-  int steps_ = 0, before_ = 0;
 };
 
 // A list with None for what went well and the StreamError for what did not; anything else is raised. name_of gives
