@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import ckbd
 from bench.common import cut, load_pictures
+from ckbd.api import Codec
 from ckbd.codec import image
-from ckbd.codec.codec import Codec
 from ckbd.codec.image import Picture
 
 if TYPE_CHECKING:

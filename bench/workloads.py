@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ckbd.api import Codec
 from ckbd.codec import image
-from ckbd.codec.codec import Codec
 from ckbd.kernels import reference
 from ckbd.model import entropy
 

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ckbd.codec.codec import Codec
+    from ckbd.api import Codec
     from ckbd.codec.container import FormatError
     from ckbd.codec.image import Picture
     from ckbd.loading import load
@@ -21,7 +21,7 @@ __all__ = ["Codec", "FormatError", "Picture", "load"]
 
 # Looked up when first asked for: `ckbd --help` and ckbd.codec.container need no torch.
 _HOMES = {
-    "Codec": "codec.codec",
+    "Codec": "api",
     "load": "loading",
     "FormatError": "codec.container",
     "Picture": "codec.image",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ckbd.files import BAD_INPUT, UsageError, complain, plan, reason_of, run
 
 if TYPE_CHECKING:
-    from ckbd.codec.codec import Codec
+    from ckbd.api import Codec
     from ckbd.codec.image import Picture
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ckbd.codec import codec, container
-from ckbd.codec.codec import Codec
+from ckbd import api
+from ckbd.api import Codec
+from ckbd.codec import container
 from ckbd.model import file
 from ckbd.papers import codec as papers
 from ckbd.papers.file import FORMAT
@@ -37,7 +38,7 @@ def load(
     if carrier not in (None, torch.float32, torch.float64):
         raise ValueError(f"carrier: expected torch.float32 or torch.float64, got {carrier}")
     if file.format_of(model) != FORMAT:
-        return codec.load(
+        return api.load(
             model, device=device, threads=threads, max_pixels=max_pixels, carrier=carrier, backend=backend
         )
     if backend not in ("auto", "torch") or carrier not in (None, torch.float32):

@@ -153,11 +153,13 @@ def phase_rows(
     kernel: int = 5,
     parity: int = 0,
     w_context: Tensor | None = None,
+    scratch: Tensor | None = None,
 ) -> Tensor:
     """Rows top..bottom-1 of phase(), mean and k in one tensor (B, bottom - top, W/2, 2M).
 
     psi_acc: of these rows; context: of all, in any dtype that holds its integers; the rest as phase() has it.
-    w_context: context_weight() of psi_acc's dtype, for those who have it at hand without gaps.
+    w_context: context_weight() of psi_acc's dtype, for those who have it at hand without gaps. scratch: memory of
+    that dtype for the columns, which fresh pages would cost time.
     """
     first, hidden, output = layers
     dtype, M = psi_acc.dtype, output.weight.shape[0] // 2
@@ -168,7 +170,12 @@ def phase_rows(
         acc = psi_acc + bias
         if context is not None:
             w_context = context_weight(first, M, kernel).to(dtype) if w_context is None else w_context
-            acc = acc + linear(context_columns(context, top, bottom, kernel, parity).to(dtype), w_context)
+            columns = context_columns(context, top, bottom, kernel, parity)
+            if scratch is None or scratch.numel() < columns.numel():
+                columns = columns.to(dtype)
+            else:
+                columns = scratch[: columns.numel()].view(columns.shape).copy_(columns)
+            acc = acc + linear(columns, w_context)
         h = requantise(acc, first, 0, ACT_MAX)
         h = requantise(linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, ACT_MAX)
         out = linear(h, output.weight.to(dtype), output.bias.to(dtype))

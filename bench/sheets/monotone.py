@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 import ckbd
+from ckbd.api import Codec
 from ckbd.codec import image
-from ckbd.codec.codec import Codec
 from ckbd.codec.image import Picture
 
 TOLERANCE = 0.02  # dB

@@ -139,6 +139,24 @@ def parse(data: bytes, max_pixels: int = MAX_PIXELS, version: int = VERSION) -> 
     return _parse(_Reader(_bytes(data)), max_pixels, (version,))
 
 
+def peek(data: bytes) -> tuple[int, int] | None:
+    """(height, width) as a stream says them, of which nothing is checked; None where there is nothing to read."""
+    sizes, at = [], 13  # magic, version, model, flags, quality and coder have one length in all versions
+    for _ in range(2):
+        value, shift = 0, 0
+        while True:
+            if at >= len(data) or shift > 28:
+                return None
+            b = data[at]
+            at += 1
+            value |= (b & 0x7F) << shift
+            shift += 7
+            if b < 0x80:
+                break
+        sizes.append(value)
+    return sizes[1], sizes[0]
+
+
 def describe(data: bytes) -> list[tuple[str, int, int, str]]:
     """(name, offset, bytes, value) of every field and section, in file order; checked as parse does."""
     reader = _Reader(_bytes(data))

@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ SUFFIXES = tuple(".png .jpg .jpeg .jfif .webp .avif .tif .tiff .bmp .gif .jp2 .j
 
 
 Source = str | os.PathLike[str] | IO[bytes]
+_OPENING = threading.Lock()
 
 
 @dataclass
@@ -134,15 +136,37 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return narrow
 
 
-def as_picture(source: Image.Image | np.ndarray | Picture) -> Picture:
-    """A Picture of any of the three kinds that encode takes; TypeError for anything else."""
+def from_torch(x: torch.Tensor) -> Picture:
+    """A picture of a tensor (3, H, W), (H, W, 3) or, gray, (H, W): uint8, or floating point in [0, 1], on any device.
+
+    Where both ends are 3 the channels are first. Floats are rounded to 8 bits. Raises ValueError for anything else,
+    for values beyond [0, 1] and for NaN.
+    """
+    x = x.detach()
+    if x.ndim == 3 and x.shape[0] == 3:
+        x = x.permute(1, 2, 0)
+    if not x.numel() or not (x.ndim == 2 or (x.ndim == 3 and x.shape[2] == 3)):
+        raise ValueError(f"tensor: expected (3, H, W), (H, W, 3) or (H, W), got {tuple(x.shape)}")
+    if x.is_floating_point():
+        if not (x.min() >= 0 and x.max() <= 1):  # neither is so with a NaN
+            raise ValueError(f"tensor: expected values in [0, 1], got {float(x.min()):g} to {float(x.max()):g}")
+        x = x.float().mul(255).round_().to(torch.uint8)
+    elif x.dtype != torch.uint8:
+        raise ValueError(f"tensor: expected uint8 or floating point in [0, 1], got {x.dtype}")
+    return from_array(x.cpu().contiguous().numpy())
+
+
+def as_picture(source: Image.Image | np.ndarray | Picture | torch.Tensor) -> Picture:
+    """A Picture of any of the four kinds that encode takes; TypeError for anything else."""
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
         return from_pil(source)
     if isinstance(source, np.ndarray):
         return from_array(source)
-    raise TypeError(f"image: expected a PIL image, a numpy array or a Picture, got {type(source).__name__}")
+    if isinstance(source, torch.Tensor):
+        return from_torch(source)
+    raise TypeError(f"image: expected a PIL image, a numpy array, a tensor or a Picture, got {type(source).__name__}")
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -161,14 +185,15 @@ def read(path: Source) -> Picture:
     """The picture in an image file, its path or the file itself, by its contents, not its suffix.
 
     Raises OSError if it cannot be read, ValueError if it is no image, damaged, larger than Pillow's own
-    limit of safety (PIL.Image.MAX_IMAGE_PIXELS) or not to be had in 8 bits. Not for several threads at once:
-    the warning that Pillow gives about size is made an error through the process's warning filters.
+    limit of safety (PIL.Image.MAX_IMAGE_PIXELS) or not to be had in 8 bits.
     """
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            image = stack.enter_context(Image.open(path))
+            # The warning that Pillow gives about size is made an error through the process's warning filters, which
+            # several threads at once would leave as none of them has found them.
+            with _OPENING, warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                image = stack.enter_context(Image.open(path))
             image.load()
         except UnidentifiedImageError as error:
             raise ValueError("no image of a kind that this Pillow reads") from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ckbd.codec import image
 from ckbd.codec.image import Picture
 
-AnyImage = Image.Image | np.ndarray | Picture
+AnyImage = Image.Image | np.ndarray | Picture | torch.Tensor
 Quality = float | Sequence[float]
 
 
@@ -18,7 +19,8 @@ def pictures_and_qualities(
     images: Sequence[AnyImage], quality: Quality, max_pixels: int
 ) -> tuple[list[Picture], list[float]]:
     """Pictures, and a quality for each. Raises TypeError for a single image, ValueError for one that is too large."""
-    if isinstance(images, (Image.Image, np.ndarray, Picture)):
+    several = isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4
+    if isinstance(images, (Image.Image, np.ndarray, Picture, torch.Tensor)) and not several:
         raise TypeError("images: expected a sequence of images, got a single one")
     pictures = [image.as_picture(i) for i in images]
     values = qualities(quality, len(pictures))

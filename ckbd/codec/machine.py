@@ -134,6 +134,24 @@ class Team:
         with self._lock:
             self._idle += change
 
+    @contextmanager
+    def member(self) -> Iterator[None]:
+        """A thread from elsewhere that works for the team meanwhile, and is counted."""
+        self._count_idle(-1)
+        try:
+            yield
+        finally:
+            self._count_idle(1)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """The caller waits meanwhile, and may be replaced."""
+        self._count_idle(1)
+        try:
+            yield
+        finally:
+            self._count_idle(-1)
+
     def on(self, device: torch.device) -> Each:
         """What calls work side by side on a CPU; elsewhere work is in turn, since a device has its own threads."""
         return self if device.type == "cpu" else in_turn
@@ -170,11 +188,9 @@ class Team:
                 raise
         share()
         # Who waits here may be replaced: what the others have begun may have parts to share.
-        self._count_idle(1 + sum(helper.cancel() for helper in helpers))
-        try:
+        self._count_idle(sum(helper.cancel() for helper in helpers))
+        with self.away():
             wait(helpers)
-        finally:
-            self._count_idle(-1)
         if errors:
             raise errors[min(errors)]
         return results
@@ -189,8 +205,13 @@ def _pool() -> ThreadPoolExecutor:
     global _threads
     with _lock:
         if _threads is None:
-            _threads = ThreadPoolExecutor(MOST_THREADS, "ckbd", _begin)
+            _threads = executor(MOST_THREADS)
         return _threads
+
+
+def executor(threads: int) -> ThreadPoolExecutor:
+    """Threads on which PyTorch is alone(), begun as they are needed."""
+    return ThreadPoolExecutor(threads, "ckbd", _begin)
 
 
 def _begin() -> None:

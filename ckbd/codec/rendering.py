@@ -25,8 +25,17 @@ Strip = tuple[tuple[int, int], Tensor]  # (top, left) in pixels, x_hat (B, 3, H,
 class Renderer:
     """g_s of a model on a device, and what is done with its output. Floats: reading a bit never needs them."""
 
-    def __init__(self, g_s: Staged, log_ungain: Tensor, device: torch.device, each: Each = in_turn):
-        self.stages, self.log_ungain, self.device, self.each = g_s.stages(), log_ungain, device, each
+    def __init__(
+        self,
+        g_s: Staged,
+        log_ungain: Tensor,
+        device: torch.device,
+        each: Each = in_turn,
+        dtype: torch.dtype = torch.float32,
+    ):
+        """dtype: of the weights of g_s."""
+        self.stages, self.log_ungain, self.device = g_s.stages(), log_ungain, device
+        self.each, self.dtype = each, dtype
 
     @torch.inference_mode()
     def g_s(self, y_hat: Tensor, headers: Sequence[Header]) -> Iterator[Strip]:
@@ -36,7 +45,7 @@ class Renderer:
 
         def latents(rows: slice, columns: slice) -> Tensor:
             y = y_hat[:, :, rows, columns] / numerics.MEAN_STEP * gain
-            return y.contiguous(memory_format=torch.channels_last)
+            return y.to(self.dtype, memory_format=torch.channels_last)
 
         size = y_hat.shape[2], y_hat.shape[3]
         yield from strips.images(self.stages, latents, size, batches.most_pixels(self.device), self.device, self.each)

@@ -6,6 +6,7 @@ Kernels runs ckbd.kernels in int8, Triton on a GPU. make() chooses.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -52,6 +53,17 @@ class Zone(Protocol[State]):
     def begin(self, z: Tensor, quality: Tensor) -> State:
         """z: (B, Hz, Wz, Nz) integers in [-127, 127], of any dtype; quality: (B,) integers 1..100. Runs h_s."""
 
+    ragged: bool  # whether begin_rows takes pictures of different sizes
+
+    def begin_rows(self, z: Tensor, quality: Tensor, sizes: Sequence[tuple[int, int]]) -> State:
+        """begin() of pictures back to back: z (sites, Nz) and quality (sites,), int16, on the device; sizes (Hz, Wz).
+
+        What phase() gives and assemble() takes are then (sites of a phase, M), or of any shape with as many elements.
+        """
+
+    def latents(self, state: State) -> list[Tensor]:
+        """y_hat (1, M, H, W) of each picture, as y_hat() has it."""
+
     def phase(self, state: State, p: int) -> Tensor:
         """k of phase p, uint8 (B, H, W/2, M); of phase 1 after assemble(state, 0, r)."""
 
@@ -80,10 +92,12 @@ class CarrierState:
 
 @dataclass
 class KernelState:
-    """shape: (B, H, W/2, M) of a phase. psi_acc: (2, sites, H1 padded). means: of the phases so far (sites, M)."""
+    """shape: (B, H, W/2, M) of a phase, or (sites, M) of pictures of several sizes. psi_acc: (2, sites, H1 padded).
+    means: of the phases so far (sites, M).
+    """
 
     lattice: Lattice
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     psi_acc: Tensor
     full: Tensor  # y_hat, (full sites, M)
     means: list[Tensor] = field(default_factory=list)
@@ -93,17 +107,24 @@ class KernelState:
 class Carriers(Zone[CarrierState]):
     """Between the steps integers wait in int8 and int16; only a stripe at a time travels in floats."""
 
+    ragged = False
+
     def __init__(self, layers: ExactLayers, device: torch.device, dtype: torch.dtype, each: Each = in_turn):
         reference.probe(device, dtype)
         self.device, self.dtype, self.each = device, dtype, each
         self.layers = ExactLayers((name, layer.to(device, dtype)) for name, layer in layers.items())
         M = self.layers["output"].weight.shape[0] // 2
         self.w_context = reference.context_weight(self.layers["first"], M).contiguous()
+        self.local = threading.local()
 
     def begin(self, z: Tensor, quality: Tensor) -> CarrierState:
         z_hat = z.to(self.device, self.dtype).permute(0, 3, 1, 2)
         psi = hyper_map(z_hat, quality.to(self.device), self.layers, SITES, self.each)
         return CarrierState(reference.split(psi.to(torch.int8)))
+
+    def begin_rows(self, z: Tensor, quality: Tensor, sizes: Sequence[tuple[int, int]]) -> CarrierState:
+        (Hz, Wz), B = sizes[0], len(sizes)
+        return self.begin(z.view(B, Hz, Wz, -1), quality.view(B, -1)[:, 0])
 
     def phase(self, state: CarrierState, p: int) -> Tensor:
         shape = (*state.psi[p].shape[:3], self.layers["output"].weight.shape[0] // 2)
@@ -114,12 +135,27 @@ class Carriers(Zone[CarrierState]):
             top, bottom = rows
             psi = state.psi[p][:, top:bottom].to(self.dtype)
             psi_acc = reference.project_psi(psi, self.layers["first"])
-            out = reference.phase_rows(psi_acc, context, self.layers.g_ep, top, bottom, w_context=self.w_context)
+            out = reference.phase_rows(
+                psi_acc,
+                context,
+                self.layers.g_ep,
+                top,
+                bottom,
+                w_context=self.w_context,
+                scratch=self._scratch() if p else None,
+            )
             mean[:, top:bottom], k[:, top:bottom] = out.chunk(2, dim=-1)
 
         self.each(stripe, _stripes(shape))
         state.means.append(mean)
         return k
+
+    def _scratch(self) -> Tensor:
+        """The thread's memory for the columns of a stripe."""
+        if not hasattr(self.local, "columns"):
+            with torch.inference_mode(False):  # also for calls outside of it
+                self.local.columns = torch.empty(SITES * self.w_context.shape[1], dtype=self.dtype, device=self.device)
+        return self.local.columns
 
     def quantise(self, state: CarrierState, p: int, y: Tensor) -> Tensor:
         r = torch.empty(state.means[p].shape, dtype=torch.int16, device=self.device)
@@ -133,7 +169,8 @@ class Carriers(Zone[CarrierState]):
         return state.means[p].float()
 
     def assemble(self, state: CarrierState, p: int, r: Tensor) -> None:
-        half = numerics.MEAN_STEP * r.to(self.device) + state.means[p]  # |16 r + mean| < 2^15, docs/numerics.md
+        means = state.means[p]
+        half = numerics.MEAN_STEP * r.to(self.device).view(means.shape) + means  # below 2^15: docs/numerics.md
         state.halves.append(half)
         if p == 0:
             state.context = torch.empty(half.shape, dtype=torch.int8, device=self.device)
@@ -144,6 +181,9 @@ class Carriers(Zone[CarrierState]):
         anchors, others = state.halves
         return reference.merge(anchors, others).to(torch.float32, memory_format=torch.channels_last)
 
+    def latents(self, state: CarrierState) -> list[Tensor]:
+        return list(self.y_hat(state).split(1))
+
 
 def _stripes(shape: Sequence[int]) -> list[tuple[int, int]]:
     """(top, bottom) of stripes of about SITES sites of a packed array (B, H, W/2, C)."""
@@ -153,34 +193,42 @@ def _stripes(shape: Sequence[int]) -> list[tuple[int, int]]:
 
 
 class Kernels(Zone[KernelState]):
-    def __init__(self, layers: ExactLayers, device: torch.device):
-        self.device = device
+    ragged = True
+
+    def __init__(self, layers: ExactLayers, device: torch.device, backend: str = "triton"):
+        self.device, self.backend = device, backend
         self.network = Network.integers(*layers.g_ep, device=device)
         self.h_s = [SubPixel.pack(layers[name], device) for name in ("h_s.0", "h_s.1")]
 
     def begin(self, z: Tensor, quality: Tensor) -> KernelState:
-        B, Hz, Wz, Nz = z.shape
+        B, Hz, Wz, _ = z.shape
+        rows = quality.to(self.device).view(B, 1).expand(B, Hz * Wz).reshape(-1)
+        state = self.begin_rows(z.to(self.device).flatten(0, 2), rows, ((Hz, Wz),) * B)
+        state.shape = (B, 4 * Hz, 2 * Wz, self.network.M)
+        return state
+
+    def begin_rows(self, z: Tensor, quality: Tensor, sizes: Sequence[tuple[int, int]]) -> KernelState:
         first, second = self.h_s
-        coarse = Lattice(((Hz, Wz),) * B)
-        x = torch.zeros((B, Hz, Wz, first.width), dtype=torch.int8, device=self.device)
-        x[..., :Nz] = z.to(self.device, torch.int8)
-        x[..., Nz] = quality.to(self.device, torch.int8).view(B, 1, 1)
-        f = kernels.convolve(x.flatten(0, 2), first, coarse, backend="triton")
-        psi = kernels.convolve(f, second, coarse.scaled(2), split=True, backend="triton")
+        coarse, Nz = Lattice(tuple(sizes)), z.shape[1]
+        x = torch.zeros((coarse.full_sites, first.width), dtype=torch.int8, device=self.device)
+        x[:, :Nz] = z
+        x[:, Nz] = quality
+        f = kernels.convolve(x, first, coarse, backend=self.backend)
+        psi = kernels.convolve(f, second, coarse.scaled(2), split=True, backend=self.backend)
         lattice = coarse.scaled(4)
-        psi_acc = kernels.project(psi.flatten(0, 1), self.network, backend="triton").view(2, psi.shape[1], -1)
+        psi_acc = kernels.project(psi.flatten(0, 1), self.network, backend=self.backend).view(2, psi.shape[1], -1)
         full = torch.empty((lattice.full_sites, self.network.M), device=self.device)
-        return KernelState(lattice, (B, 4 * Hz, 2 * Wz, self.network.M), psi_acc, full)
+        return KernelState(lattice, (lattice.sites, self.network.M), psi_acc, full)
 
     def phase(self, state: KernelState, p: int) -> Tensor:
         context = state.context if p else None
-        mean, k = kernels.phase(state.psi_acc[p], context, self.network, state.lattice, backend="triton")
+        mean, k = kernels.phase(state.psi_acc[p], context, self.network, state.lattice, backend=self.backend)
         state.means.append(mean)
         return k.view(state.shape)
 
     def quantise(self, state: KernelState, p: int, y: Tensor) -> Tensor:
         rows = y.permute(0, 2, 3, 1).float().contiguous().flatten(0, 2)
-        return kernels.quantise(rows, state.means[p], state.lattice, p, backend="triton").view(state.shape)
+        return kernels.quantise(rows, state.means[p], state.lattice, p, backend=self.backend).view(state.shape)
 
     def mean(self, state: KernelState, p: int) -> Tensor:
         return state.means[p].view(state.shape).float()
@@ -190,8 +238,13 @@ class Kernels(Zone[KernelState]):
             state.context = torch.empty((state.lattice.sites, self.network.M), dtype=torch.int8, device=self.device)
         rows = r.to(self.device).reshape(-1, self.network.M)
         context = state.context if p == 0 else None
-        kernels.assemble(rows, state.means[p], state.lattice, p, state.full, context, backend="triton")
+        kernels.assemble(rows, state.means[p], state.lattice, p, state.full, context, backend=self.backend)
 
     def y_hat(self, state: KernelState) -> Tensor:
         B, H, half, M = state.shape
         return state.full.view(B, H, 2 * half, M).permute(0, 3, 1, 2)
+
+    def latents(self, state: KernelState) -> list[Tensor]:
+        parts = [state.full[rows] for rows in state.lattice.rows(full=True)]
+        sizes = state.lattice.sizes
+        return [part.view(1, *size, -1).permute(0, 3, 1, 2) for part, size in zip(parts, sizes, strict=True)]

@@ -48,7 +48,7 @@ Curve = dict[str, list]
 
 
 class Codec(Protocol):
-    """What is asked of the codec under test: see ckbd.codec.codec.Codec."""
+    """What is asked of the codec under test: see ckbd.api.Codec."""
 
     @property
     def model_hash(self) -> str: ...

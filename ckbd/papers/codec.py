@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from ckbd.api import Codec
 from ckbd.codec import container, machine
-from ckbd.codec.codec import Codec
 from ckbd.model.file import find
 from ckbd.papers import file
 from ckbd.papers.decoder import VariantDecoder
@@ -31,4 +31,6 @@ def load(
     return Codec(
         VariantEncoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
         VariantDecoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
+        team,
+        place,
     )

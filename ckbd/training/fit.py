@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ckbd.codec import codec, image
+from ckbd import api
+from ckbd.codec import image
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
 from ckbd.kernels import numerics
@@ -259,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"pictures: expected at least 1, got {args.pictures}")
         if modelfile.format_of(args.model) != modelfile.FORMAT:
             raise ValueError(f"model {args.model!r}: only models of version 1 can be fitted, this is one of a recipe")
-        encoder = codec.load(args.model, device=args.device, threads=args.threads).encoder
+        encoder = api.load(args.model, device=args.device, threads=args.threads).encoder
         pictures = data.sample(args.data, args.pictures, SIDE, args.seed)
         result, identity = fit_file(encoder, args.model, pictures, args.out)
     except (OSError, ValueError) as error:

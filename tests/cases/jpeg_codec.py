@@ -1,4 +1,4 @@
-"""JPEG with the face of ckbd.codec.codec.Codec, quick and lossy, for tests of what calls a codec."""
+"""JPEG with the face of ckbd.api.Codec, quick and lossy, for tests of what calls a codec."""
 
 import io
 

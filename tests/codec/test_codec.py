@@ -157,7 +157,7 @@ def test_encode_refuses_bad_qualities(tiny, bad, message):
 
 
 def test_encode_refuses_what_is_no_picture(tiny):
-    with pytest.raises(TypeError, match="image: expected a PIL image, a numpy array or a Picture, got str"):
+    with pytest.raises(TypeError, match="image: expected a PIL image, a numpy array, a tensor or a Picture, got str"):
         tiny.encode(["photo.jpg"])
     with pytest.raises(ValueError, match="array: expected a uint8 array"):
         tiny.encode([np.zeros((4, 4, 3))])

@@ -5,22 +5,30 @@ The algorithm is in ckbd.codec.encoder and ckbd.codec.decoder, in parts; ckbd.pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ckbd.codec import container, image, machine, zone
+from ckbd.codec.container import FormatError
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
+from ckbd.codec.machine import Team
 from ckbd.codec.tables import coder_tables
 from ckbd.model import file
 from ckbd.model.file import Networks
+from ckbd.pipeline.decode import COUNT, Decoding
+from ckbd.pipeline.encode import Encoding
+
+Stream = bytes | bytearray | memoryview | np.ndarray | Tensor  # uint8 of one dimension
 
 
 class Encodes(Protocol):
@@ -50,8 +58,9 @@ class Codec(Generic[E, D]):
     encoder, decoder: the two ways, each in steps that can be called on their own.
     """
 
-    def __init__(self, encoder: E, decoder: D):
+    def __init__(self, encoder: E, decoder: D, team: Team, device: torch.device):
         self.encoder, self.decoder = encoder, decoder
+        self._decoding, self._encoding = Decoding(decoder, team, device), Encoding(encoder, team, device)
 
     @property
     def model(self) -> Networks:
@@ -64,8 +73,9 @@ class Codec(Generic[E, D]):
         return self.model.identity.hex()
 
     def encode(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[bytes]:
-        """Compress images: PIL images, uint8 arrays (H, W, 3) or (H, W), or Pictures; one stream each.
+        """Compress images: PIL images, uint8 arrays (H, W, 3) or (H, W), Pictures, or tensors; one stream each.
 
+        Tensors are uint8, or floating point in [0, 1], on any device: (3, H, W), (H, W, 3) or (H, W).
         quality: 1 (smallest) to 100, in steps of 1/2, one for all or one for each image. effort: 0 rounds, 1 (or
         None) weighs bits against error (docs/encoding.md); no decoder sees a difference. Streams carry gray-ness, ICC
         profile and alpha (lossless). Raises ValueError or TypeError for what cannot be coded.
@@ -95,6 +105,68 @@ class Codec(Generic[E, D]):
         """As decode, to Pictures."""
         return self.decoder.decode(streams)
 
+    def decode_tensors(
+        self,
+        streams: Sequence[Stream],
+        *,
+        layout: str = "CHW",
+        dtype: torch.dtype = torch.uint8,
+        out: Iterable[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The pixels of each stream as a tensor of its own on the codec's device, always RGB (alpha is left out).
+
+        Arguments as decode_iter has them. Raises as decode does.
+        """
+        return self._decoding.tensors(streams, layout=layout, dtype=dtype, out=out)
+
+    def decode_iter(
+        self,
+        streams: Iterable[Stream | str | os.PathLike[str] | tuple[Any, Any]],
+        *,
+        layout: str = "CHW",
+        dtype: torch.dtype = torch.uint8,
+        out: Iterable[Tensor] | None = None,
+        on_error: str = "raise",
+        batch_pixels: int | None = None,
+        batch_count: int = COUNT,
+        half: bool | None = None,
+    ) -> Iterator[tuple[Any, Tensor | FormatError | OSError]]:
+        """(name, tensor) of each stream, in order, while the next ones are decoded: for any number of any sizes.
+
+        streams: bytes, uint8 tensors of one dimension, paths, or pairs (name, one of these); the name of a path is
+        the path, of anything else its number. layout: "CHW" or "HWC". dtype: uint8, or float16 or float32 in [0, 1],
+        which are the uint8 pixels over 255. out: tensors to decode into, one for each stream, of just its shape.
+        on_error: "raise", or "yield" the FormatError, or the OSError of a path, in the tensor's place. batch_pixels,
+        batch_count: what is taken from streams together at the most; memory is bounded by a few times that, and by
+        one picture (docs/batches.md). half: g_s in float16 (None: on a GPU). Latents are those of decode_latents, to
+        the bit; pixels are on a CPU those of decode.
+        """
+        return self._decoding.run(
+            streams,
+            layout=layout,
+            dtype=dtype,
+            out=out,
+            on_error=on_error,
+            batch_pixels=batch_pixels,
+            batch_count=batch_count,
+            half=half,
+        )
+
+    def encode_iter(
+        self,
+        images: Iterable[AnyImage | str | os.PathLike[str] | tuple[Any, Any]],
+        quality: float | Iterable[float] = 50.0,
+        effort: int | None = None,
+        *,
+        on_error: str = "raise",
+    ) -> Iterator[tuple[Any, bytes | ValueError | OSError]]:
+        """(name, stream) of each image, in order, while the next ones are encoded.
+
+        images: what encode takes, paths of image files, or pairs (name, one of these), named as in decode_iter.
+        quality: one number, or one for each image. on_error: "raise", or "yield" the error in the stream's place.
+        """
+        return self._encoding.run(images, quality, effort, on_error=on_error)
+
     def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
         """y_hat of each stream in 1/16 units, int16 (M, 4 ceil(height/64), 4 ceil(width/64)); raises as decode."""
         return self.decoder.decode_latents(streams)
@@ -117,4 +189,6 @@ def load(
     return Codec(
         Encoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
         Decoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
+        team,
+        place,
     )

@@ -1,0 +1,105 @@
+"""Images to streams, many at once: files are read ahead, and several batches are encoded at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import Any
+
+import torch
+
+from ckbd.codec import image, inputs
+from ckbd.codec.image import Picture
+from ckbd.codec.machine import Team
+from ckbd.pipeline import flow, sources
+from ckbd.pipeline.flow import Window
+from ckbd.pipeline.lanes import Lanes
+from ckbd.pipeline.sources import Item
+
+IN_FLIGHT = 2  # batches on a GPU
+BATCH = {"cpu": 1, "cuda": 32}  # images: on a CPU each by itself
+Named = Iterator[tuple[Any, Any]]
+
+
+class Encoding:
+    """A codec's encoder, and what its iterators use; safe to share."""
+
+    def __init__(self, encoder: Any, team: Team, device: torch.device):
+        self.encoder, self.team, self.device = encoder, team, device
+        self.parallel = team.threads if device.type == "cpu" else IN_FLIGHT
+        self.lanes = Lanes(device, self.parallel)
+        self.batch = BATCH.get(device.type, BATCH["cuda"])
+
+    def run(
+        self, images: Iterable[Any], quality: float | Iterable[float], effort: int | None, *, on_error: str = "raise"
+    ) -> Named:
+        """As ckbd.Codec.encode_iter."""
+        if on_error not in ("raise", "yield"):
+            raise ValueError(f"on_error: expected 'raise' or 'yield', got {on_error!r}")
+        if isinstance(quality, (int, float)):
+            inputs.qualities(quality, 1)
+            quality = repeat(float(quality))
+        inputs.effort_of(effort, self.encoder.EFFORTS)
+        # Pictures that are read are large, so not many more than are needed.
+        items = sources.read(images, image.read, ahead=2 * self.parallel * self.batch)
+        return self._iterate(items, iter(quality), effort, on_error == "raise")
+
+    def _iterate(self, items: Iterator[Item], quality: Iterator[float], effort: int | None, raises: bool) -> Named:
+        def work(batch: list[tuple[Item, float]]) -> list[Any]:
+            return self._encode([item.value for item, _ in batch], [q for _, q in batch], effort)
+
+        found = flow.run(_windows(items, quality, self.batch), work, self.team, self.parallel, 2 * self.parallel)
+        try:
+            for (item, _), result in found:
+                if isinstance(result, Exception) and (raises or not isinstance(result, (OSError, ValueError))):
+                    raise result
+                yield item.name, result
+                del item, result
+        finally:
+            found.close()  # type: ignore[attr-defined]  # a generator
+            items.close()  # type: ignore[attr-defined]
+
+    def _encode(self, images: list[Any], qualities: list[float], effort: int | None) -> list[Any]:
+        """A stream, or what was wrong with the image, of each."""
+        results: list[Any] = [self._picture(one) for one in images]
+        good = [i for i, one in enumerate(results) if isinstance(one, Picture)]
+        lane = self.lanes.take()
+        try:
+            with lane.working():
+                try:
+                    coded = self.encoder.encode([results[i] for i in good], [qualities[i] for i in good], effort)
+                    for i, stream in zip(good, coded, strict=True):
+                        results[i] = stream
+                except (ValueError, MemoryError):
+                    # One of them cannot be coded: which?
+                    for i in good:
+                        results[i] = self._one(results[i], qualities[i], effort)
+        finally:
+            self.lanes.give(lane)
+        return results
+
+    def _picture(self, source: Any) -> Any:
+        try:
+            return source if isinstance(source, Exception) else image.as_picture(source)
+        except (ValueError, TypeError) as error:
+            return error
+
+    def _one(self, picture: Picture, quality: float, effort: int | None) -> Any:
+        try:
+            return self.encoder.encode([picture], quality, effort)[0]
+        except (ValueError, MemoryError) as error:
+            return error
+
+
+def _windows(items: Iterator[Item], quality: Iterator[float], count: int) -> Iterator[Window[tuple[Item, float]]]:
+    taken: list[tuple[Item, float]] = []
+    for item in items:
+        own = next(quality, None)
+        if own is None:
+            raise ValueError(f"quality: there are fewer than images, none is left for {item.name!r}")
+        taken.append((item, own))
+        if len(taken) == count:
+            yield Window(taken, [list(range(count))])
+            taken = []
+    if taken:
+        yield Window(taken, [list(range(len(taken)))])

@@ -1,0 +1,69 @@
+"""Batches of work on several threads: bounded in number, given back in the order of their items.
+
+Nothing here knows pictures. Whoever iterates decides the pace: items are taken from the source on that thread, and no
+more than `depth` windows of them are under way or wait to be taken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ckbd.codec import machine
+from ckbd.codec.machine import Team
+
+T = TypeVar("T")
+
+
+@dataclass
+class Window(Generic[T]):
+    """Items that were taken from a source together, and how they make batches: numbers of items, each once."""
+
+    items: Sequence[T]
+    batches: Sequence[Sequence[int]]
+
+
+def run(
+    windows: Iterator[Window[T]], work: Callable[[list[T]], list[Any]], team: Team, threads: int, depth: int
+) -> Iterator[tuple[T, Any]]:
+    """(item, result) of every item, in the order of the windows' items; work gives a list of results of a batch.
+
+    threads: how many batches are worked on at once. Raises what work, or the source, raised: of work at the place of
+    the first item of the batch. Whatever ends the iteration, an exception, GeneratorExit or the last item: when it
+    has ended no thread is at work on it.
+    """
+
+    def batch(items: list[T]) -> list[Any]:
+        with team.member():
+            return work(items)
+
+    crew = machine.executor(threads)
+    under_way: deque[Iterator[tuple[T, Future[list[Any]], int]]] = deque()
+    try:
+        while True:
+            while len(under_way) < depth and (window := next(windows, None)) is not None:
+                places: dict[int, tuple[Future[list[Any]], int]] = {}
+                for numbers in window.batches:
+                    future = crew.submit(batch, [window.items[i] for i in numbers])
+                    places |= {i: (future, n) for n, i in enumerate(numbers)}
+                under_way.append(iter([(item, *places[i]) for i, item in enumerate(window.items)]))
+                del window, places
+            if not under_way:
+                return
+            for item, future, n in under_way[0]:
+                if not future.done():
+                    with team.away():
+                        future.exception()
+                results = future.result()
+                # A batch lives until its last item is taken; what was taken of it need not.
+                result, results[n] = results[n], None
+                del results, future
+                yield item, result
+                del item, result
+            under_way.popleft()
+    finally:
+        under_way.clear()
+        crew.shutdown(wait=True, cancel_futures=True)

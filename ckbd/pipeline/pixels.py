@@ -1,0 +1,61 @@
+"""From x_hat to what a caller asks for: uint8 or [0, 1], CHW or HWC, in tensors of its own or the caller's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LAYOUTS = ("CHW", "HWC")
+DTYPES = (torch.uint8, torch.float16, torch.float32)
+
+
+@dataclass(frozen=True)
+class Form:
+    """layout: "CHW" or "HWC". dtype: uint8, or float16 or float32 in [0, 1], which are the same pixels over 255."""
+
+    layout: str = "CHW"
+    dtype: torch.dtype = torch.uint8
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout: expected {' or '.join(LAYOUTS)}, got {self.layout!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype: expected {', '.join(map(str, DTYPES))}, got {self.dtype}")
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return (3, height, width) if self.layout == "CHW" else (height, width, 3)
+
+    def empty(self, height: int, width: int, device: torch.device) -> Tensor:
+        with torch.inference_mode(False):  # a tensor like any other: gradients may need it
+            return torch.empty(self.shape(height, width), dtype=self.dtype, device=device)
+
+    def check(self, out: Tensor, height: int, width: int, device: torch.device) -> Tensor:
+        """The caller's tensor for a picture, if it can hold it; ValueError says what would."""
+        want = self.shape(height, width)
+        if not isinstance(out, Tensor):
+            raise TypeError(f"out: expected tensors, got {type(out).__name__}")
+        if tuple(out.shape) != want or out.dtype != self.dtype or out.device != device:
+            raise ValueError(
+                f"out: expected {self.dtype} {want} on {device}, got {out.dtype} {tuple(out.shape)} on {out.device}"
+            )
+        return out
+
+    def put(self, out: Tensor, planes: Tensor, gray: bool, top: int = 0, left: int = 0) -> None:
+        """Writes planes, floating point (3, H, W), to out from (top, left) on, as far as both go.
+
+        Clamped to [0, 1], the channels averaged if gray, and rounded to 8 bits, as ckbd.codec.image.put does.
+        """
+        place = (out if self.layout == "CHW" else out.permute(2, 0, 1))[:, top:, left:]
+        height, width = min(planes.shape[1], place.shape[1]), min(planes.shape[2], place.shape[2])
+        planes = planes[:, :height, :width].float().clamp(0, 1)
+        if gray:
+            planes = planes.mean(0, keepdim=True).expand(3, -1, -1).contiguous()
+        pixels = planes.mul_(255).round_()
+        place[:, :height, :width].copy_(pixels if self.dtype == torch.uint8 else pixels.div_(255))
+
+    def of(self, rgb: Tensor) -> Tensor:
+        """uint8 (H, W, 3) in this form."""
+        x = rgb if self.layout == "HWC" else rgb.permute(2, 0, 1).contiguous()
+        return x if self.dtype == torch.uint8 else x.float().div_(255).to(self.dtype)
