@@ -1,7 +1,9 @@
 """What things cost: `python -m bench.run CASE`.
 
 decode      milliseconds from bytes to RGB array, split by stage, for one picture at several qualities
-batch       pictures a second from streams to pixels, beside JPEG and CompressAI (bench/batch.py)
+batch       pictures a second in batches, both ways, beside JPEG, WebP, AVIF and CompressAI (bench/batch.py)
+busy        one picture on a machine that others keep busy, by default and on one thread (bench/busy.py)
+interpreter microseconds that Python takes a picture in a batch, networks replaced by nothing (bench/interpreter.py)
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 effort      BD-rate and encode time of each effort of the encoder (bench/effort.py)
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import batch, coder, compat, compat_coder, contexts, effort
+from bench import batch, busy, coder, compat, compat_coder, contexts, effort, interpreter
 from bench.common import load_pictures, machine, save, stages_of
 from bench.gpu import kernels
 from ckbd import _rans
@@ -154,6 +156,8 @@ def overhead(args: argparse.Namespace) -> list[dict]:
 CASES = {
     "decode": decode,
     "batch": batch.batch,
+    "busy": busy.busy_case,
+    "interpreter": interpreter.interpreter,
     "exact-cost": exact_cost,
     "overhead": overhead,
     "effort": effort.effort,
@@ -182,6 +186,7 @@ def parser() -> argparse.ArgumentParser:
     contexts.add_arguments(parser)
     compat_coder.add_arguments(parser)
     kernels.add_arguments(parser)
+    busy.add_arguments(parser)
     compat.add_arguments(parser)
     return parser
 

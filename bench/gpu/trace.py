@@ -1,8 +1,8 @@
 """Where the time of decoding a batch goes: `python -m bench.gpu.trace --out DIR`.
 
-One decode of a batch under torch.profiler, folded: DIR/rows.json holds the time of each kind of kernel, copy and
-stage, DIR/timeline.png what the host and the device did when. The whole trace, tens of megabytes, is kept with
---keep alone. With --device cpu the operators of PyTorch stand for the device's kernels.
+Some batches in a row through Codec.decode_iter under torch.profiler, folded: DIR/rows.json holds the time of each
+kind of kernel, copy and stage, DIR/timeline.png what the host's threads and the device did when. The whole trace,
+tens of megabytes, is kept with --keep alone. With --device cpu PyTorch's operators stand for the device's kernels.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 import ckbd
 from bench.arguments import count, size
-from bench.batch import QUALITY, repeated
+from bench.batch import QUALITY
 from bench.common import cut, load_pictures, save
 from bench.gpu.device import Clock, device_name
 from bench.gpu.inputs import need_cuda
+from bench.ways import repeated
 
 STAGE = "stage: "
 WARM_UP = 2
@@ -38,12 +39,13 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Span:
-    """Something that ran from start to end, in microseconds. lane: "stage", "kernel" or "copy"."""
+    """Something that ran from start to end, in microseconds. lane: "stage", "kernel", "copy"; thread: the host's."""
 
     lane: str
     name: str
     start: float
     end: float
+    thread: int = 0
 
     @property
     def us(self) -> float:
@@ -65,9 +67,12 @@ def spans_of(events, cuda: bool) -> list[Span]:
     for e in events:
         lane = lane_of(e.name)
         host = e.device_type != on_device
-        called = e.name.startswith("aten::") and not (e.cpu_parent and e.cpu_parent.name.startswith("aten::"))
+        called = e.name.startswith(("aten::", "mkldnn::")) and not (
+            e.cpu_parent and e.cpu_parent.name.startswith("aten::")
+        )
         if host if lane == "stage" else not host if cuda else called:
-            out.append(Span(lane, e.name.removeprefix(STAGE), e.time_range.start, e.time_range.end))
+            name = e.name.removeprefix(STAGE)
+            out.append(Span(lane, name, e.time_range.start, e.time_range.end, e.thread if host else 0))
     return sorted(out, key=lambda s: s.start)
 
 
@@ -80,9 +85,17 @@ def covered(spans: list[Span]) -> float:
     return total
 
 
+def hidden(under: list[Span], over: list[Span]) -> float:
+    """The share of the time of `under` in which something of `over` ran as well; both by start. Of nothing: 1."""
+    total = covered(under)
+    apart = covered(under) + covered(over) - covered(sorted(under + over, key=lambda s: s.start))
+    return apart / total if total else 1.0
+
+
 def fold(spans: list[Span]) -> list[dict]:
     """Rows {"lane", "name", "calls", "us", "share"} by time, longest first; share is of the whole decode's time. The
-    row "busy" of a lane says for how much of it anything of that lane ran.
+    row "busy" of a lane says for how much of it anything of that lane ran; "hidden" of the coder and of copies, for
+    how much of their own time kernels ran.
     """
     whole = max(s.end for s in spans) - min(s.start for s in spans)
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -92,7 +105,15 @@ def fold(spans: list[Span]) -> list[dict]:
     for lane in ("kernel", "copy"):
         these = [s for s in spans if s.lane == lane]
         rows.append({"lane": lane, "name": "busy", "calls": len(these), "us": covered(these)})
-    return [r | {"share": r["us"] / whole} for r in sorted(rows, key=lambda r: -r["us"])]
+    rows = [r | {"share": r["us"] / whole} for r in sorted(rows, key=lambda r: -r["us"])]
+    kernels = [s for s in spans if s.lane == "kernel"]
+    for lane, these in (
+        ("stage", [s for s in spans if (s.lane, s.name) == ("stage", "coder")]),
+        ("copy", [s for s in spans if s.lane == "copy"]),
+    ):
+        share, us = hidden(these, kernels), covered(these)
+        rows.append({"lane": lane, "name": "hidden", "calls": len(these), "us": share * us, "share": share})
+    return rows
 
 
 def draw(spans: list[Span], title: str, path: Path) -> None:
@@ -106,16 +127,18 @@ def draw(spans: list[Span], title: str, path: Path) -> None:
     stages = [s for s in spans if s.lane == "stage"]
 
     def colour(s: Span) -> str:
-        inside = next((t.name for t in stages if t.start <= s.start < t.end), "")
+        inside = next((t.name for t in stages if t.start <= s.start < t.end and s.thread in (0, t.thread)), "")
         return COLOURS.get(s.name if s.lane == "stage" else inside, "#000000")
 
-    figure, axes = pyplot.subplots(figsize=(11, 2.6))
-    lanes = ("copy", "kernel", "stage")
-    for y, lane in enumerate(lanes):
-        these = [s for s in spans if s.lane == lane]
+    threads = sorted({s.thread for s in stages})
+    lanes = [("copy", None), ("kernel", None), *(("stage", thread) for thread in threads)]
+    figure, axes = pyplot.subplots(figsize=(11, 1.7 + 0.35 * len(lanes)))
+    for y, (lane, thread) in enumerate(lanes):
+        these = [s for s in spans if s.lane == lane and thread in (None, s.thread)]
         bars = [((s.start - first) / 1e3, s.us / 1e3) for s in these]
         axes.broken_barh(bars, (y - 0.4, 0.8), facecolors=[colour(s) for s in these])
-    axes.set(yticks=range(len(lanes)), yticklabels=["copies", "kernels", "host, stages"], xlabel="ms", title=title)
+    labels = ["copies", "kernels", *(f"host {n + 1}" for n in range(len(threads)))]
+    axes.set(yticks=range(len(lanes)), yticklabels=labels, xlabel="ms", title=title)
     names = [name for name in COLOURS if any(s.name == name for s in stages)]
     axes.legend(
         handles=[Patch(color=COLOURS[n], label=n) for n in names], ncol=len(names), fontsize=8, loc="upper left"
@@ -135,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", nargs="*", default=[], help="files or folders (default: one of scikit-image)")
     parser.add_argument("--picture", type=size, metavar="WxH", help="how much of each is taken")
     parser.add_argument("--batch", type=count, default=64)
+    parser.add_argument("--repeat", type=count, default=6, help="batches that follow one another")
     parser.add_argument("--keep", action="store_true", help="the whole trace too, as DIR/trace.json")
     return parser
 
@@ -152,17 +176,23 @@ def main(argv: list[str] | None = None) -> int:
             yield
 
     codec.decoder.stage = stage
+
+    def decode() -> None:
+        for _ in codec.decode_iter(streams * args.repeat, batch_count=args.batch):
+            pass
+
     for _ in range(WARM_UP):
-        codec.decode_pictures(streams)
+        decode()
     clock.wait()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * clock.cuda
-    with profile(activities=activities) as profiler:
-        codec.decode_pictures(streams)
+    every_thread = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    with profile(activities=activities, experimental_config=every_thread) as profiler:
+        decode()
         clock.wait()
     args.out.mkdir(parents=True, exist_ok=True)
     spans = spans_of(profiler.events(), clock.cuda)
     rows = fold(spans)
-    title = f"decode of {args.batch} pictures, {device_name(device)}"
+    title = f"decode_iter, {args.repeat} x {args.batch} pictures, {device_name(device)}"
     draw(spans, title, args.out / "timeline.png")
     save(str(args.out / "rows.json"), rows)
     if args.keep:

@@ -154,7 +154,8 @@ class Carriers(Zone[CarrierState]):
         """The thread's memory for the columns of a stripe."""
         if not hasattr(self.local, "columns"):
             with torch.inference_mode(False):  # also for calls outside of it
-                self.local.columns = torch.empty(SITES * self.w_context.shape[1], dtype=self.dtype, device=self.device)
+                columns = torch.empty(SITES * self.w_context.shape[1], dtype=self.dtype, device=self.device)
+            self.local.columns = columns
         return self.local.columns
 
     def quantise(self, state: CarrierState, p: int, y: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from ckbd.codec import batches, container, strips
 from ckbd.codec.container import FormatError, Header
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.machine import Team
-from ckbd.codec.rendering import Renderer
+from ckbd.codec.rendering import Renderer, Strip
 from ckbd.model.transforms import channels_last
 from ckbd.pipeline import flow, sources
 from ckbd.pipeline.flow import Window
@@ -159,6 +159,11 @@ class Ready(NamedTuple):
     y_hat: Tensor
 
 
+def apart(device: torch.device) -> bool:
+    """Whether g_s takes each picture by itself: on a CPU, where the last bits of its floats depend on the batch."""
+    return device.type == "cpu"
+
+
 class _Singly:
     """One stream after the other through a decoder that knows no more than decode()."""
 
@@ -199,6 +204,7 @@ class _Work(_Singly):
         self.lanes = decoding.lanes
         self.renderer = decoding.half() if half else self.decoder.renderer
         self.threads = self.decoder.coder_threads
+        self.alone = apart(self.device)
         self.together = None if self.decoder.zone.ragged else batches.together(self.device)
 
     def hand_over(self, result: Tensor) -> None:
@@ -233,12 +239,13 @@ class _Work(_Singly):
                 max_pixels=d.max_pixels,
                 threads=self.threads,
             )
-            rows = np.empty((len(streams), 8), np.int64)
-            batch.headers(rows)
-        opened = np.flatnonzero(rows[:, 0])
-        if len(opened):
-            patches = [(h, w) for w, h in (-(-rows[opened, 1:3] // batches.PATCH)).tolist()]
-            y_hat = self.latents(lane, batch, rows[opened, 3] >> 1, patches)
+            table = np.empty((len(streams), 8), np.int64)
+            batch.headers(table)
+            rows = table.tolist()
+            opened = [i for i, row in enumerate(rows) if row[0]]
+        if opened:
+            patches = [batches.patches(rows[i][2], rows[i][1]) for i in opened]
+            y_hat = self.latents(lane, batch, [rows[i][3] >> 1 for i in opened], patches)
             failed = {error[0] for error in batch.errors()}
             good = [
                 Ready(int(i), items[i], _header(rows[i]), y_hat[n]) for n, i in enumerate(opened) if i not in failed
@@ -249,7 +256,7 @@ class _Work(_Singly):
         return results
 
     def latents(
-        self, lane: Lane, batch: _rans.Batch, quality: np.ndarray, patches: list[tuple[int, int]]
+        self, lane: Lane, batch: _rans.Batch, quality: list[int], patches: list[tuple[int, int]]
     ) -> list[Tensor]:
         """y_hat (1, M, h, w) of each stream that was opened; of one that fails on the way it means nothing."""
         d, c = self.decoder, self.decoder.model.config
@@ -282,7 +289,7 @@ class _Work(_Singly):
         """g_s, and the pixels into results; on a GPU pictures of one padded size go together."""
         groups: dict[Any, list[Ready]] = {}
         for one in ready:
-            groups.setdefault(one.number if self.device.type == "cpu" else one.y_hat.shape, []).append(one)
+            groups.setdefault(one.number if self.alone else one.y_hat.shape, []).append(one)
         for group in groups.values():
             step = max(1, batches.most_pixels(self.device) // (group[0].y_hat[0, 0].numel() * 256))
             for start in range(0, len(group), step):
@@ -298,19 +305,20 @@ class _Work(_Singly):
             if strip is None:
                 break
             with self.decoder.stage("picture"):
-                (top, left), x_hat = strip
-                height, width = x_hat.shape[2:]
-                parts = strips.cuts(height, strips.bands_of(height, width, height * width))
-                for out, planes, one in zip(outs, x_hat, group, strict=True):
-                    put = partial(self._put, out, planes, one.header.gray, top, left)
-                    self.renderer.each(put, parts if self.device.type == "cpu" else [(0, height)])
+                height, width = strip[1].shape[2:]
+                bands = strips.bands_of(height, width, height * width) if self.alone else 1
+                put = partial(self._put, outs, strip, [one.header.gray for one in group])
+                self.renderer.each(put, strips.cuts(height, bands))
         for one, out in zip(group, outs, strict=True):
             results[one.number] = out
 
-    def _put(self, out: Tensor, planes: Tensor, gray: bool, top: int, left: int, rows: tuple[int, int]) -> None:
-        self.form.put(out, planes[:, rows[0] : rows[1]], gray, top + rows[0], left)
+    def _put(self, outs: list[Tensor], strip: Strip, gray: list[bool], rows: tuple[int, int]) -> None:
+        (top, left), x_hat = strip
+        pixels = self.form.pixels(x_hat[:, :, rows[0] : rows[1]], gray)
+        for out, one in zip(outs, pixels, strict=True):
+            self.form.place(out, one, top + rows[0], left)
 
 
-def _header(row: np.ndarray) -> Header:
-    _, width, height, quality2, gray, *_ = row.tolist()
+def _header(row: list[int]) -> Header:
+    _, width, height, quality2, gray, *_ = row
     return Header(b"", quality2, width, height, bool(gray))

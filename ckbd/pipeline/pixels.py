@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,18 +43,24 @@ class Form:
             )
         return out
 
-    def put(self, out: Tensor, planes: Tensor, gray: bool, top: int = 0, left: int = 0) -> None:
-        """Writes planes, floating point (3, H, W), to out from (top, left) on, as far as both go.
-
-        Clamped to [0, 1], the channels averaged if gray, and rounded to 8 bits, as ckbd.codec.image.put does.
+    def pixels(self, x_hat: Tensor, gray: Sequence[bool]) -> Tensor:
+        """x_hat, floating point (B, 3, H, W), in this dtype: clamped to [0, 1], the channels averaged where gray is
+        set, and rounded to 8 bits, as ckbd.codec.image.put does.
         """
-        place = (out if self.layout == "CHW" else out.permute(2, 0, 1))[:, top:, left:]
-        height, width = min(planes.shape[1], place.shape[1]), min(planes.shape[2], place.shape[2])
-        planes = planes[:, :height, :width].float().clamp(0, 1)
-        if gray:
-            planes = planes.mean(0, keepdim=True).expand(3, -1, -1).contiguous()
-        pixels = planes.mul_(255).round_()
-        place[:, :height, :width].copy_(pixels if self.dtype == torch.uint8 else pixels.div_(255))
+        x = x_hat.float().clamp(0, 1)
+        if any(gray):
+            mean = x.mean(1, keepdim=True)
+            which = torch.tensor(gray).view(-1, 1, 1, 1).to(x.device)
+            x = torch.where(which, mean, x)
+        x = x.mul_(255).round_()
+        return x.to(torch.uint8) if self.dtype == torch.uint8 else x.div_(255).to(self.dtype)
+
+    def place(self, out: Tensor, pixels: Tensor, top: int, left: int) -> None:
+        """Writes pixels (3, H, W) to out from (top, left) on, as far as both go."""
+        target = out if self.layout == "CHW" else out.permute(2, 0, 1)
+        height, width = min(pixels.shape[1], target.shape[1] - top), min(pixels.shape[2], target.shape[2] - left)
+        if height > 0 and width > 0:
+            target[:, top : top + height, left : left + width].copy_(pixels[:, :height, :width])
 
     def of(self, rgb: Tensor) -> Tensor:
         """uint8 (H, W, 3) in this form."""

@@ -9,7 +9,7 @@ import torch
 from conftest import textured
 
 import ckbd
-from bench import batch, run
+from bench import batch, busy, interpreter, run, ways
 from bench.gpu import device, trace
 from bench.gpu.trace import Span
 from ckbd.codec import image
@@ -29,32 +29,87 @@ def pictures(tmp_path):
     return folder
 
 
+OURS = ("one by one", "ours", "ours, iterator")
+FILES = ("JPEG", "WebP", "AVIF")
+
+
 def test_rows_have_what_a_reader_needs(tiny_path, pictures, tmp_path, capsys):
     out = tmp_path / "rows.json"
     rows = batch.batch(
-        arguments(tiny_path, "--images", pictures, "--batches", 1, 5, "--json", out, "--device", "cpu")
+        arguments(
+            tiny_path, "--images", pictures, "--batches", 1, 5, "--json", out, "--device", "cpu", "--busy", 0, 1
+        )
     )
     assert json.loads(out.read_text()) == rows
-    assert [(r["batch"], r["impl"]) for r in rows if r["impl"] != "CompressAI"] == [
-        (b, n) for b in (1, 5) for n in ("ours", "ours, latents", "ours, g_s", "JPEG, Pillow")
+    rows = [r for r in rows if r["impl"] != "CompressAI"]
+    decoded = [*OURS, "ours, latents", "ours, g_s", "ours, OpenMP", *FILES]
+    assert [(r["batch"], r["busy_processes"], r["direction"], r["impl"]) for r in rows] == [
+        (b, busy, direction, n)
+        for b in (1, 5)
+        for busy in (0, 1)
+        for direction, names in (("decode", decoded), ("encode", [*OURS, *FILES]))
+        for n in names
     ]
-    rows = [r for r in rows if "left_out" not in r]
     for r in rows:
-        assert (r["set"], r["direction"], r["device"], r["busy_processes"]) == ("mixed", "decode", "cpu", 0)
-        assert r["pictures_s"] == pytest.approx(1e3 * r["batch"] / r["ms"]) and r["runs"] == batch.QUICK_RUNS
-        assert r["gpixel_s"] == pytest.approx(r["pictures_s"] * 64 * 96 / 1e9)
-        assert ("stages" in r) == (r["impl"] == "ours")
-    ours, jpeg = (next(r for r in rows if r["impl"] == n and r["batch"] == 5) for n in ("ours", "JPEG, Pillow"))
+        assert (r["set"], r["device"]) == ("mixed", "cpu")
+        count = min(r["batch"], ways.OPENMP_BATCH) if r["impl"] == "ours, OpenMP" else r["batch"]
+        assert r["pictures_s"] == pytest.approx(1e3 * count / r["ms"]) and r["runs"] == batch.QUICK_RUNS
+        assert ("stages" in r) == (r["impl"] == "ours" and r["direction"] == "decode" and not r["busy_processes"])
+    ours, jpeg = (next(r for r in rows if r["impl"] == n and r["batch"] == 5) for n in ("ours", "JPEG"))
     assert set(ours["stages"]) == {"parse", "coder", "h_s", "phases", "g_s", "picture"}
     codec = ckbd.load(tiny_path)
     sizes = [len(s) for s in codec.encode(batch.load_pictures([str(pictures)]), batch.QUALITY)]
     assert ours["bytes"] == 3 * sizes[0] + 2 * sizes[1] and jpeg["psnr"] >= ours["psnr"]
+    assert {r["bytes"] for r in rows if r["impl"] in OURS and r["batch"] == 5} == {ours["bytes"]}
 
 
 def test_one_size_has_its_name(tiny_path, pictures):
-    args = arguments(tiny_path, "--images", pictures, "--batches", 1, "--pictures", "48x32", "--no-rivals")
+    args = arguments(
+        tiny_path, "--images", pictures, "--batches", 1, "--pictures", "48x32", "--no-rivals", "--busy", 0
+    )
     rows = batch.batch(args)
-    assert {r["set"] for r in rows} == {"48x32"} and len(rows) == 3
+    assert {r["set"] for r in rows} == {"48x32"} and len(rows) == 9
+
+
+def test_a_codec_on_pytorchs_threads_is_that_and_no_more(tiny, monkeypatch):
+    streams = tiny.encode([textured(64, 64)])
+    seen = []
+    real = tiny.decoder.renderer.g_s
+    monkeypatch.setattr(tiny.decoder.renderer, "g_s", lambda *a: seen.append(torch.get_num_threads()) or real(*a))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        ways.openmp(tiny, streams, 30.0).call()
+        tiny.decode(streams)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [3, 1] and tiny.decoder.team is tiny.encoder.team
+
+
+def test_a_busy_machine_is_busy_for_as_long_as_it_is_said(tiny_path, pictures, tmp_path):
+    with busy.busy(2):
+        pass
+    out = tmp_path / "rows.json"
+    args = arguments(tiny_path, "--images", pictures, "--busy", 1, "--json", out)
+    args.case = "busy"
+    rows = busy.busy_case(args)
+    assert [(r["direction"], r["impl"]) for r in rows] == [
+        (d, i) for i in ("by default", "one thread") for d in ("decode", "encode")
+    ]
+    assert all(r["busy_processes"] == 1 and 0 < r["ms"] <= r["worst_ms"] for r in rows)
+    assert json.loads(out.read_text()) == rows
+
+
+def test_the_interpreter_s_part_is_measured_without_networks(tiny_path, capsys):
+    rows = interpreter.interpreter(arguments(tiny_path, "--batches", 2, 16))
+    assert [(r["impl"], r["plan"], r["batch"]) for r in rows] == [
+        ("decode_iter", "cpu", 2),
+        ("decode_iter", "cuda", 2),
+        ("decode_iter", "cpu", 16),
+        ("decode_iter", "cuda", 16),
+        ("parse, open", "cpu", 1),
+    ]
+    assert all(r["us"] > 0 for r in rows)
 
 
 def test_a_batch_of_none_and_a_picture_that_is_none(tiny_path, tmp_path, capsys):
@@ -88,16 +143,24 @@ def test_nothing_is_timed_if_a_latent_differs(tiny_path, tiny, monkeypatch):
         batch.check_latents(wrong, streams, args)
 
 
-def test_jpegs_are_no_better_than_they_must_be():
+def test_rivals_files_are_no_better_than_they_must_be():
     rgb = textured(64, 80)
-    for least, name in ((24.0, "jpeg-420"), (38.0, "jpeg-444")):
-        found = batch.jpeg_of_psnr(rgb, least)
-        settings = [q for q in range(1, 101) if rivals.RIVALS[name].encode(rgb, q) == found]
-        assert settings and image.psnr(rgb, rivals.decode(found)) >= least
-        worse = rivals.RIVALS[name].encode(rgb, settings[0] - 1)
+    for least, names, name in (
+        (24.0, ways.FILES["JPEG"], "jpeg-420"),
+        (38.0, ways.FILES["JPEG"], "jpeg-444"),
+        (24.0, ("webp",), "webp"),
+    ):
+        found = ways.file_of_psnr(names, rgb, least)
+        assert found.rival == name and found.data == rivals.RIVALS[name].encode(rgb, found.setting)
+        assert found.psnr == image.psnr(rgb, rivals.decode(found.data)) >= least
+        every = rivals.RIVALS[name].every
+        worse = rivals.RIVALS[name].encode(rgb, every[every.index(found.setting) - 1])
         assert image.psnr(rgb, rivals.decode(worse)) < least
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     with pytest.raises(RuntimeError, match="no JPEG of this picture has 90.00 dB"):
-        batch.jpeg_of_psnr(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8), 90.0)
+        ways.file_of_psnr(ways.FILES["JPEG"], noise, 90.0)
+    lacking = {}
+    assert set(batch.rival_files([noise], [90.0], lacking)) == set() and set(lacking) == set(ways.FILES)
 
 
 def test_whoever_had_its_time_is_not_asked_again(monkeypatch):
@@ -108,7 +171,7 @@ def test_whoever_had_its_time_is_not_asked_again(monkeypatch):
     asked = []
 
     def way(name, ms):
-        return batch.Way(lambda: asked.append(name) or ms, 1, 1)
+        return ways.Way(lambda: asked.append(name) or ms, 1, 1)
 
     found = batch.in_turn({"slow": way("slow", 1500.0), "quick": way("quick", 1.0)}, {}, Told(torch.device("cpu")), 5)
     assert {name: len(s) for name, s in found.items()} == {"slow": 2, "quick": 5}
@@ -120,9 +183,9 @@ def test_what_runs_out_of_memory_is_left_out(monkeypatch, capsys):
         raise torch.OutOfMemoryError("no")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    ways = {"greedy": batch.Way(greedy, 1, 1), "frugal": batch.Way(lambda: None, 1, 1)}
+    these = {"greedy": ways.Way(greedy, 1, 1), "frugal": ways.Way(lambda: None, 1, 1)}
     left_out = {}
-    assert set(batch.in_turn(ways, left_out, device.Clock(torch.device("cpu")), 2)) == {"frugal"}
+    assert set(batch.in_turn(these, left_out, device.Clock(torch.device("cpu")), 2)) == {"frugal"}
     assert left_out == {"greedy": "out of memory"}
 
 
@@ -130,32 +193,32 @@ def test_what_is_left_out_is_in_the_rows(tiny_path, pictures, monkeypatch, capsy
     def missing():
         raise ImportError("no module of that name")
 
-    def broken(jpegs, threads, psnr):
+    def broken(files, threads):
         raise ValueError("no decoder here")
 
-    monkeypatch.setattr(batch, "import_compressai", missing)
-    monkeypatch.setattr(batch, "pillow", broken)
-    rows = batch.batch(arguments(tiny_path, "--images", pictures, "--batches", 1, 2))
+    monkeypatch.setattr(ways, "import_compressai", missing)
+    monkeypatch.setattr(ways, "pillow_decoding", broken)
+    rows = batch.batch(arguments(tiny_path, "--images", pictures, "--batches", 1, 2, "--busy", 0))
     assert [(r["batch"], r["impl"], r["left_out"]) for r in rows if "left_out" in r] == [
         (b, *why)
         for b in (1, 2)
         for why in (
             ("CompressAI", "not installed: no module of that name"),
-            ("JPEG, Pillow", "ValueError('no decoder here')"),
+            *((name, "ValueError('no decoder here')") for name in FILES),
         )
     ]
-    assert capsys.readouterr().out.count("left out: ") == 4 and len(rows) == 10
+    assert capsys.readouterr().out.count("left out: ") == 8
 
 
 def test_a_rival_that_fails_is_left_out():
     def broken(count):
         raise ValueError("no decoder here")
 
-    ways, left_out = {}, {}
-    batch.add(ways, left_out, "at once", broken, 1)
-    batch.add(ways, left_out, "when called", lambda: batch.Way(lambda: broken(1), 1, 1))
-    batch.add(ways, left_out, "good", lambda: batch.Way(lambda: None, 1, 1))
-    assert list(ways) == ["good"]
+    these, left_out = {}, {}
+    ways.add(these, left_out, "at once", broken, 1)
+    ways.add(these, left_out, "when called", lambda: ways.Way(lambda: broken(1), 1, 1))
+    ways.add(these, left_out, "good", lambda: ways.Way(lambda: None, 1, 1))
+    assert list(these) == ["good"]
     assert left_out == {name: "ValueError('no decoder here')" for name in ("at once", "when called")}
 
 
@@ -165,7 +228,7 @@ def test_a_rival_that_fails_is_left_out():
 def event(name, start, end, cuda=False, parent=None):
     kind = torch.autograd.DeviceType.CUDA if cuda else torch.autograd.DeviceType.CPU
     return SimpleNamespace(
-        name=name, device_type=kind, cpu_parent=parent, time_range=SimpleNamespace(start=start, end=end)
+        name=name, device_type=kind, cpu_parent=parent, thread=1, time_range=SimpleNamespace(start=start, end=end)
     )
 
 
@@ -200,15 +263,19 @@ def test_a_trace_is_folded():
     assert rows["kernel", "layer_kernel"] == (2, 7, pytest.approx(7 / 15))
     assert rows["kernel", "busy"] == (2, 6, pytest.approx(6 / 15)), "what overlaps is busy once"
     assert rows["copy", "busy"][1] == 1 and rows["stage", "g_s"][:2] == (1, 10)
+    assert rows["copy", "hidden"] == (1, 0, 0) and rows["stage", "hidden"][2] == 1, "no coder, all hidden"
+    coder, kernels = [Span("", "", 0, 10), Span("", "", 20, 30)], [Span("", "", 5, 24)]
+    assert trace.hidden(coder, kernels) == pytest.approx(9 / 20)
     assert trace.covered([Span("", "", 0, 10), Span("", "", 2, 3), Span("", "", 20, 21)]) == 11
 
 
 def test_a_trace_of_a_decode(tiny_path, pictures, tmp_path, capsys):
     out = tmp_path / "out"
-    args = ["--out", out, "--device", "cpu", "--model", tiny_path, "--images", pictures, "--batch", 3]
+    args = ["--out", out, "--device", "cpu", "--model", tiny_path, "--images", pictures, "--batch", 3, "--repeat", 1]
     assert trace.main(list(map(str, args))) == 0
     rows = json.loads((out / "rows.json").read_text())
     stages = {r["name"]: r["calls"] for r in rows if r["lane"] == "stage"}
-    assert set(stages) == {"parse", "coder", "h_s", "phases", "g_s", "picture"} and stages["parse"] == 1
+    assert set(stages) == {"parse", "coder", "h_s", "phases", "g_s", "picture", "hidden"}
+    assert stages["parse"] == 2, "a batch a size"
     assert {p.name for p in out.iterdir()} == {"rows.json", "timeline.png"}
     assert (out / "timeline.png").stat().st_size < 1 << 20

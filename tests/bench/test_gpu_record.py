@@ -186,20 +186,25 @@ def test_tests_are_counted(tmp_path):
 
 
 def test_pictures_a_second_as_a_table(tmp_path):
-    common = {"set": "768x512", "direction": "decode"}
+    common = {"set": "768x512", "direction": "decode", "busy_processes": 0}
     rows = [
         common | {"batch": b, "impl": impl, "pictures_s": 10.0 * b, "bytes": 1000 * b, "psnr": psnr}
         for b in (1, 8)
-        for impl, psnr in (("ours", 30.5), ("nvJPEG", 30.75), ("CompressAI", None))
+        for impl, psnr in (("ours, iterator", 30.5), ("nvJPEG", 30.75), ("CompressAI", None))
         if (impl, b) != ("CompressAI", 8)
     ]
+    rows.append(rows[0] | {"direction": "encode"})
+    rows.append(rows[0] | {"busy_processes": 2})
     rows += [common | {"batch": b, "impl": "nvJPEG 2", "left_out": "no torchvision"} for b in (1, 8)]
     rows[0]["stages"], rows[3]["stages"] = {"coder": 1.5, "g_s": 2.0}, {"coder": 3.0}
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     result = read.decode(tmp_path)
     assert result.found == {"pictures_s": {"1": 10.0, "8": 80.0}}
     for line in (
-        "| ours | 10.0 | 80.0 |",
+        "| decode, pictures/s | batch 1 | batch 8 |",
+        "| ours, iterator | 10.0 | 80.0 |",
+        "| encode, pictures/s | batch 1 |",
+        "| decode, 2 busy, pictures/s | batch 1 |",
         "| CompressAI | 10.0 | - |",
         "| nvJPEG | 8 | 1000 | 30.75 |",
         "| CompressAI | 1 | 1000 | - |",

@@ -85,26 +85,37 @@ def decode(folder: Path) -> Result:
     """Of bench.run batch."""
     every = rows_of(folder / "rows.json")
     rows = [r for r in every if "left_out" not in r]
-    batches, impls = (list(dict.fromkeys(r[key] for r in rows)) for key in ("batch", "impl"))
-    at = {(r["impl"], r["batch"]): r for r in rows}
-    last = {r["impl"]: r for r in rows}  # of the largest batch that an implementation had
-    speeds = [[n, *(number(at.get((n, b), {}).get("pictures_s"), ".1f") for b in batches)] for n in impls]
-    sizes = [[n, last[n]["batch"], f"{last[n]['bytes'] / last[n]['batch']:.0f}"] for n in impls]
-    parts = [
-        f"Pictures: {rows[0]['set']}. Medians.",
-        table(["pictures/s", *(f"batch {b}" for b in batches)], speeds),
-        table(
-            ["", "batch", "bytes a picture", "PSNR"],
-            [[*line, number(last[line[0]].get("psnr"), ".2f")] for line in sizes],
-        ),
-    ]
-    stages = {b: at["ours", b]["stages"] for b in batches if "stages" in at.get(("ours", b), {})}
+    parts = [f"Pictures: {rows[0]['set']}. Medians."]
+    for direction, busy in dict.fromkeys((r["direction"], r["busy_processes"]) for r in rows):
+        parts += speeds([r for r in rows if (r["direction"], r["busy_processes"]) == (direction, busy)])
+    stages = {r["batch"]: r["stages"] for r in rows if "stages" in r}
     if stages:
         names = list(next(iter(stages.values())))
         lines = [[n, *(f"{stages[b].get(n, 0):.2f}" for b in stages)] for n in names]
         parts.append(table(["ours, stage, ms a batch", *(f"batch {b}" for b in stages)], lines))
     parts += left_out(every)
-    return Result(every, "\n\n".join(parts), {"pictures_s": {str(b): at["ours", b]["pictures_s"] for b in batches}})
+    best = {
+        str(r["batch"]): r["pictures_s"]
+        for r in rows
+        if (r["impl"], r["direction"], r["busy_processes"]) == ("ours, iterator", "decode", 0)
+    }
+    return Result(every, "\n\n".join(parts), {"pictures_s": best})
+
+
+def speeds(rows: list[dict]) -> list[str]:
+    """Tables of one direction: pictures a second, and the sizes and qualities behind them."""
+    batches, impls = (list(dict.fromkeys(r[key] for r in rows)) for key in ("batch", "impl"))
+    at = {(r["impl"], r["batch"]): r for r in rows}
+    last = {r["impl"]: r for r in rows}  # of the largest batch that an implementation had
+    lines = [[n, *(number(at.get((n, b), {}).get("pictures_s"), ".1f") for b in batches)] for n in impls]
+    busy = f", {rows[0]['busy_processes']} busy" if rows[0]["busy_processes"] else ""
+    parts = [table([f"{rows[0]['direction']}{busy}, pictures/s", *(f"batch {b}" for b in batches)], lines)]
+    if not busy:
+        sizes = [
+            [n, r["batch"], f"{r['bytes'] / r['batch']:.0f}", number(r.get("psnr"), ".2f")] for n, r in last.items()
+        ]
+        parts.append(table(["", "batch", "bytes a picture", "PSNR"], sizes))
+    return parts
 
 
 def bar_names() -> list[str]:

@@ -1,0 +1,145 @@
+"""What the interpreter takes of a picture in a batch: `python -m bench.run interpreter`, microseconds.
+
+decode_iter over copies of one small stream, 64x64, with all networks replaced by nothing and the entropy coder by an
+empty one: what is left is iterating, planning, headers, buffers, tensors, results. By the clock of the whole process,
+since what one thread of it does in Python no other can do meanwhile. Beside it the first steps of the plain decoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from unittest import mock
+
+import numpy as np
+import torch
+
+import ckbd
+from bench.common import save
+from ckbd import _rans
+from ckbd.codec import machine
+from ckbd.codec.decoder import Decoder
+from ckbd.pipeline import decode
+from ckbd.pipeline.pixels import Form
+
+COUNT = 4096
+Batch = _rans.Batch
+
+
+class NoZone:
+    """Networks that give the same of everything, at once."""
+
+    ragged = True
+
+    def __init__(self, M: int):
+        self.M = M
+        self.k = torch.zeros(0)
+        self.y = torch.zeros(0)
+
+    def begin(self, z, quality):
+        return [(z.shape[1], z.shape[2])] * len(z)
+
+    def begin_rows(self, z, quality, sizes):
+        return list(sizes)
+
+    def phase(self, state, p):
+        count = sum(8 * h * w for h, w in state) * self.M
+        if self.k.numel() < count:
+            self.k = torch.zeros(count, dtype=torch.uint8)
+        return self.k[:count]
+
+    def assemble(self, state, p, r):
+        pass
+
+    def latents(self, state):
+        self.y = self.y if self.y.numel() else torch.zeros(1, self.M, 4, 4)
+        return [self.y] * len(state)
+
+
+class NoPixels:
+    """g_s that gives the same picture of everything."""
+
+    dtype = torch.float32
+
+    def __init__(self):
+        self.each = machine.in_turn
+        self.x = torch.zeros(1, 3, 64, 64)
+
+    def g_s(self, y_hat, headers):
+        yield (0, 0), self.x.expand(len(headers), -1, -1, -1)
+
+
+class NoCoder:
+    """_rans.Batch without its symbols: headers are read and checked."""
+
+    def __init__(self, *args, **options):
+        self.real = Batch(*args, **options)
+        self.headers, self.errors = self.real.headers, self.real.errors
+
+    def z(self, out, **_):
+        pass
+
+    def phase(self, k, out, **_):
+        return b"", b""
+
+    def finish(self):
+        pass
+
+
+def interpreter(args: argparse.Namespace) -> list[dict]:
+    codec = ckbd.load(args.model, threads=1)
+    d = codec.decoder
+    rng = np.random.default_rng(0)
+    (stream,) = codec.encode([rng.integers(0, 256, (64, 64, 3), np.uint8)], 10.0)
+    empty = Decoder(
+        d.model,
+        NoZone(d.model.config.M),  # type: ignore[arg-type]
+        d.tables,
+        device=d.device,
+        team=d.team,
+        max_pixels=d.max_pixels,
+    )
+    empty.renderer = NoPixels()  # type: ignore[assignment]
+    other = ckbd.Codec(codec.encoder, empty, d.team, d.device)
+    streams = [stream] * (256 if args.quick else COUNT)
+    rows = []
+    for size in args.batches or (1, 8, 64, 256):
+        for kind in ("cpu", "cuda"):
+
+            def iterate(size=size) -> None:
+                for _ in other.decode_iter(streams, batch_count=size):
+                    pass
+
+            with ExitStack() as stack:
+                # The device's own work, and what is done on a GPU: pictures of one size go together.
+                stack.enter_context(mock.patch.object(_rans, "Batch", NoCoder))
+                stack.enter_context(mock.patch.object(torch.Tensor, "copy_", lambda self, *_: self))
+                stack.enter_context(mock.patch.object(Form, "pixels", lambda self, x_hat, gray: x_hat))
+                if kind == "cuda":
+                    stack.enter_context(mock.patch.object(decode, "apart", lambda device: False))
+                us = microseconds(iterate, len(streams), args)
+            rows.append({"impl": "decode_iter", "plan": kind, "batch": size, "us": us})
+            print(f"batch {size:4} decode_iter, as on {kind:4} {us:8.2f} us a picture", flush=True)
+
+    def steps() -> None:
+        for s in streams:
+            parsed = d.parse(s)
+            d.open([parsed])
+
+    rows.append({"impl": "parse, open", "plan": "cpu", "batch": 1, "us": microseconds(steps, len(streams), args)})
+    print(f"the plain decoder's first steps, parse and open {rows[-1]['us']:8.2f} us a picture")
+    save(args.json, rows)
+    return rows
+
+
+def microseconds(call: Callable[[], None], count: int, args: argparse.Namespace) -> float:
+    """Processor time of this process a picture, the median of some runs."""
+    taken = []
+    for _ in range(3 if args.quick else 9):
+        start = time.process_time()
+        call()
+        taken.append(1e6 * (time.process_time() - start) / count)
+    return statistics.median(taken)
