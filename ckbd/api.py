@@ -55,11 +55,11 @@ D = TypeVar("D", bound=Decodes)
 class Codec(Generic[E, D]):
     """A loaded model, safe to share between threads; make it with ckbd.load().
 
-    encoder, decoder: the two ways, each in steps that can be called on their own.
+    encoder, decoder: the two ways, each in steps that can be called on their own. team: its threads.
     """
 
     def __init__(self, encoder: E, decoder: D, team: Team, device: torch.device):
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self.team = encoder, decoder, team
         self._decoding, self._encoding = Decoding(decoder, team, device), Encoding(encoder, team, device)
 
     @property

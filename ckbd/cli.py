@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ckbd.files import BAD_INPUT, UsageError, complain, plan, reason_of, run
+from ckbd.files import BAD_INPUT, Ordered, UsageError, complain, plan, reason_of, run
 
 if TYPE_CHECKING:
     from ckbd.api import Codec
@@ -24,6 +24,13 @@ def _load(args: argparse.Namespace) -> Codec:
         return ckbd.load(args.model, device=args.device, threads=args.threads)
     except BAD_INPUT as error:
         raise UsageError(f"model {args.model}: {reason_of(error, args.model)}") from error
+
+
+def _side_by_side(codec: Codec | None) -> Ordered:
+    """As map, on the codec's threads: files that are read and written meanwhile cost nothing more."""
+    from ckbd.pipeline import flow
+
+    return map if codec is None else lambda work, jobs: flow.ordered(work, jobs, codec.team)
 
 
 def search(measure: Callable[[float], float], target: float, *, at_most: bool) -> tuple[float, bool]:
@@ -95,7 +102,7 @@ def encode(args: argparse.Namespace) -> int:
         bpp = 8 * len(stream) / (picture.height * picture.width)
         return f"{len(stream)} bytes  {bpp:.4f} bpp  quality {quality:g}"
 
-    return run(jobs, missing, work, force=args.force)
+    return run(jobs, missing, work, force=args.force, ordered=_side_by_side(codec))
 
 
 def decode(args: argparse.Namespace) -> int:
@@ -111,7 +118,7 @@ def decode(args: argparse.Namespace) -> int:
         image.write(target, picture)
         return f"{picture.width}x{picture.height}"
 
-    return run(jobs, missing, work, force=args.force)
+    return run(jobs, missing, work, force=args.force, ordered=_side_by_side(codec))
 
 
 def info(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,6 +17,11 @@ BAD_INPUT = (OSError, ValueError, MemoryError)
 
 class UsageError(Exception):
     """The command line asks for something that cannot be done, found before anything is written."""
+
+
+Job = tuple[Path, Path]
+Outcome = tuple[str | None, BaseException | None]
+Ordered = Callable[[Callable[[Job], Outcome], Sequence[Job]], Iterable[Outcome]]
 
 
 def reason_of(error: BaseException, subject: object) -> str:
@@ -85,30 +90,41 @@ def run(
     work: Callable[[Path, Path], str],
     *,
     force: bool,
+    ordered: Ordered = map,
 ) -> int:
     """Do work(input, output) on every job and print the line that it returns; report bad input and go on.
 
     An output that exists counts as bad input unless force is set. Several jobs show a bar if stderr is a
-    terminal. Returns the exit status: 1 if anything was missing or failed.
+    terminal. ordered: as map, perhaps on several threads. Returns the exit status: 1 if anything was missing or
+    failed.
     """
+
+    def attempt(job: Job) -> Outcome:
+        source, target = job
+        try:
+            if target.exists() and not force:
+                raise ValueError(f"{target} exists (--force overwrites it)")
+            return work(source, target), None
+        except BAD_INPUT as error:
+            return None, error
+
     for path, reason in missing:
         complain(path, reason)
     failed = bool(missing)
     hidden = len(jobs) < 2 or not sys.stderr.isatty()
     with tqdm(total=len(jobs), unit="file", disable=hidden) as bar:
-        for source, target in jobs:
-            line = None
-            try:
-                if target.exists() and not force:
-                    raise ValueError(f"{target} exists (--force overwrites it)")
-                line = work(source, target)
-            except BAD_INPUT as error:
-                failed = True
-                with bar.external_write_mode(file=sys.stderr):
-                    complain(source, reason_of(error, source))
-            # Outside the try: a pipe that is closed on us is no fault of this file.
-            if line is not None:
-                with bar.external_write_mode(file=sys.stdout):
-                    print(f"{source} -> {target}  {line}", flush=True)
-            bar.update()
+        outcomes = ordered(attempt, jobs)
+        try:
+            for (source, target), (line, error) in zip(jobs, outcomes, strict=True):
+                if error is not None:
+                    failed = True
+                    with bar.external_write_mode(file=sys.stderr):
+                        complain(source, reason_of(error, source))
+                # A pipe that is closed on us is no fault of this file.
+                if line is not None:
+                    with bar.external_write_mode(file=sys.stdout):
+                        print(f"{source} -> {target}  {line}", flush=True)
+                bar.update()
+        finally:
+            getattr(outcomes, "close", lambda: None)()  # what is at work has ended when this returns
     return int(failed)

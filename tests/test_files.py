@@ -1,5 +1,6 @@
 """Which output belongs to which input, and what is refused before any work."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,35 @@ def test_what_is_not_there_is_listed(here):
 )
 def test_a_reason_is_one_line(error, text):
     assert files.reason_of(error, "a.png") == text
+
+
+def test_jobs_side_by_side_are_reported_in_order(tmp_path, capsys):
+    from ckbd.codec.machine import Team
+    from ckbd.pipeline import flow
+
+    jobs = [(tmp_path / f"in{i}", tmp_path / f"out{i}") for i in range(12)]
+    begun = []
+
+    def work(source, target):
+        begun.append(source)
+        time.sleep(0.01 if source.name.endswith("0") else 0.001)
+        if source.name == "in5":
+            raise ValueError("no good")
+        return f"line {source.name}"
+
+    team = Team(3)
+    status = files.run(jobs, [], work, force=False, ordered=lambda f, items: flow.ordered(f, items, team))
+    out = capsys.readouterr()
+    assert status == 1 and out.err == f"ckbd: {jobs[5][0]}: no good\n"
+    want = [f"{source} -> {target}  line {source.name}" for source, target in jobs if source.name != "in5"]
+    assert out.out.splitlines() == want
+    begun.clear()
+
+    def interrupted(source, target):
+        if source.name == "in0":
+            raise KeyboardInterrupt
+        return work(source, target)
+
+    with pytest.raises(KeyboardInterrupt):
+        files.run(jobs, [], interrupted, force=False, ordered=lambda f, items: flow.ordered(f, items, team))
+    assert len(begun) <= 6 and team._idle == 2, "none was begun after it"

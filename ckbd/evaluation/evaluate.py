@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import bjontegaard
@@ -18,7 +18,7 @@ import numpy as np
 from pytorch_msssim import ms_ssim
 from tqdm import tqdm
 
-from ckbd.codec import image
+from ckbd.codec import image, machine
 from ckbd.codec.image import Picture
 from ckbd.evaluation.rivals import RIVALS, decode, why_absent
 
@@ -189,6 +189,15 @@ def _row(codec: str, setting: float, name: str, x: np.ndarray, stream: bytes, x_
     return row
 
 
+def _own_row(codec: Codec, name: str, picture: Picture, effort: int | None, bar: tqdm, quality: float) -> Row:
+    (stream,) = codec.encode([picture], quality, effort)
+    (decoded,) = codec.decode_pictures([stream])
+    row = _row("ckbd", quality, name, picture.rgb, stream, decoded.rgb)
+    row["estimated_bits"] = float(codec.estimate([picture], quality, effort)[0])
+    bar.update()
+    return row
+
+
 def _rival_row(rival: str, setting: float, name: str, x: np.ndarray) -> Row:
     stream = RIVALS[rival].encode(x, setting)
     return _row(rival, setting, name, x, stream, decode(stream))
@@ -247,7 +256,8 @@ def run(
     absent = {rival: reason for rival in rivals if (reason := why_absent(rival)) is not None}
     ladder = [(rival, setting) for rival in rivals if rival not in absent for setting in RIVALS[rival].settings]
     rows: list[Row] = []
-    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    team = machine.Team(threads or os.cpu_count() or 1)
+    pool = machine.executor(team.threads)
     bar = tqdm(total=len(paths) * (len(qualities) + len(ladder)), unit="stream", disable=not progress)
     try:
         for path in paths:
@@ -258,13 +268,8 @@ def run(
                 raise ValueError(f"{path}: {error}") from error
             picture = Picture(picture.rgb, gray=picture.gray)
             pending = [pool.submit(_rival_row, *task, name, picture.rgb) for task in ladder]
-            for quality in qualities:
-                (stream,) = codec.encode([picture], quality, effort)
-                (decoded,) = codec.decode_pictures([stream])
-                row = _row("ckbd", quality, name, picture.rgb, stream, decoded.rgb)
-                row["estimated_bits"] = float(codec.estimate([picture], quality, effort)[0])
-                rows.append(row)
-                bar.update()
+            with machine.alone():
+                rows += team(partial(_own_row, codec, name, picture, effort, bar), qualities)
             for (rival, _), future in zip(ladder, pending, strict=True):
                 try:
                     rows.append(future.result())

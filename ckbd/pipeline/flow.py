@@ -7,7 +7,7 @@ more than `depth` windows of them are under way or wait to be taken.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -16,6 +16,7 @@ from ckbd.codec import machine
 from ckbd.codec.machine import Team
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
@@ -24,6 +25,16 @@ class Window(Generic[T]):
 
     items: Sequence[T]
     batches: Sequence[Sequence[int]]
+
+
+def ordered(work: Callable[[T], R], items: Iterable[T], team: Team) -> Iterator[R]:
+    """map(work, items), on the team's threads: results in order, no more than two a thread under way."""
+
+    def one(batch: list[T]) -> list[Any]:
+        return [work(item) for item in batch]
+
+    windows = (Window([item], [[0]]) for item in items)
+    return (result for _, result in run(windows, one, team, team.threads, 2 * team.threads))
 
 
 def run(
