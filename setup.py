@@ -96,7 +96,10 @@ class NinjaBuild(build_ext):
 setup(
     packages=sorted({*find_packages(include=["ckbd", "ckbd.*"]), "ckbd.kernels"}),
     package_dir={"ckbd.kernels": "kernels"},
-    package_data={"ckbd": ["model/weights/*.safetensors", "py.typed", "_ans.pyi", "_rans.pyi"]},
+    package_data={
+        "ckbd": ["model/weights/*.safetensors", "py.typed", "_ans.pyi", "_rans.pyi"],
+        "ckbd.kernels": ["tuned.json"],
+    },
     ext_modules=[Extension(name, [f"csrc/{source}" for source in files]) for name, files in SOURCES.items()],
     cmdclass={"build_ext": NinjaBuild},
 )

@@ -46,7 +46,7 @@ def project(psi: Tensor, network: Network, *, backend: str = "auto", config: Con
     the network's float dtype. Returns accumulators (rows, H1 padded), int32 or float32, for `phase`.
     """
     _rows("psi", psi, psi.shape[0], network.C, (network.psi.dtype,), network.psi.device)
-    return torch.ops.ckbd.project(psi, network.psi, backend, ops.encode(config, network.psi.dtype))
+    return ops.call("project", psi, network.psi, backend, ops.encode(config, network.psi.dtype))
 
 
 def convolve(
@@ -66,8 +66,8 @@ def convolve(
     weight, bias, shift = conv.layer
     wide = x.dim() == 2 and x.shape[1] == conv.width
     _rows("x", x, lattice.full_sites, conv.width if wide else conv.C, (torch.int8,), weight.device)
-    args = _flat(lattice), lattice.parity, split, backend, ops.encode(config, weight.dtype)
-    return torch.ops.ckbd.convolve(x, weight, bias, shift, conv.N, *args)
+    args = lattice, lattice.parity, split, backend, ops.encode(config, weight.dtype)
+    return ops.call("convolve", x, weight, bias, shift, conv.N, *args)
 
 
 def phase(
@@ -99,8 +99,9 @@ def phase(
         out = mean, torch.empty(shape, dtype=network.k_dtype, device=device)
     for name, t, dtype in zip(("mean", "k"), out, (network.mean_dtype, network.k_dtype), strict=True):
         _rows(name, t, lattice.sites, network.M, (dtype,), device)
-    args = _flat(lattice), lattice.parity, backend, ops.encode(config, network.psi.dtype)
-    torch.ops.ckbd.phase(
+    args = lattice, lattice.parity, backend, ops.encode(config, network.psi.dtype)
+    ops.call(
+        "phase",
         psi_acc,
         context,
         network.tensors,
@@ -139,7 +140,7 @@ def assemble(
     _rows("y_hat", y_hat, lattice.full_sites, M, (torch.int16, torch.float32)[0 if exact else 1 :], r.device)
     if context is not None:
         _rows("context", context, lattice.sites, M, (torch.int8,) if exact else FLOATS, r.device)
-    torch.ops.ckbd.assemble(r, mean, _flat(lattice), lattice.parity, p, backend, y_hat, context)
+    ops.call("assemble", r, mean, lattice, lattice.parity, p, backend, y_hat, context)
 
 
 def quantise(y: Tensor, mean: Tensor, lattice: Lattice, p: int, *, backend: str = "auto") -> Tensor:
@@ -151,14 +152,14 @@ def quantise(y: Tensor, mean: Tensor, lattice: Lattice, p: int, *, backend: str 
     _phase_number(p)
     _rows("y", y, lattice.full_sites, y.shape[-1], (torch.float32,), y.device)
     _rows("mean", mean, lattice.sites, y.shape[-1], (torch.int16,), y.device)
-    return torch.ops.ckbd.quantise(y, mean, _flat(lattice), lattice.parity, p, backend)
+    return ops.call("quantise", y, mean, lattice, lattice.parity, p, backend)
 
 
 def split(y: Tensor, lattice: Lattice, p: int, *, backend: str = "auto") -> Tensor:
     """The sites of phase p, packed: y (full sites, C) of any dtype -> (sites, C); blanks hold 0."""
     _phase_number(p)
     _rows("y", y, lattice.full_sites, y.shape[-1], (y.dtype,), y.device)
-    return torch.ops.ckbd.split(y, _flat(lattice), lattice.parity, p, backend)
+    return ops.call("split", y, lattice, lattice.parity, p, backend)
 
 
 def merge(packed: Tensor, lattice: Lattice, p: int, y: Tensor, *, backend: str = "auto") -> None:
@@ -166,11 +167,7 @@ def merge(packed: Tensor, lattice: Lattice, p: int, y: Tensor, *, backend: str =
     _phase_number(p)
     _rows("packed", packed, lattice.sites, y.shape[-1], (y.dtype,), y.device)
     _rows("y", y, lattice.full_sites, y.shape[-1], (y.dtype,), y.device)
-    torch.ops.ckbd.merge(packed, _flat(lattice), lattice.parity, p, backend, y)
-
-
-def _flat(lattice: Lattice) -> list[int]:
-    return [n for size in lattice.sizes for n in size]
+    ops.call("merge", packed, lattice, lattice.parity, p, backend, y)
 
 
 def _phase_number(p: int) -> None:

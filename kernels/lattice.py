@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -46,12 +46,19 @@ class Lattice:
     def of(cls, sizes: Iterable[tuple[int, int]], parity: int = 0) -> Lattice:
         return cls(tuple((int(h), int(w)) for h, w in sizes), int(parity))
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash  # of a hundred sizes it would cost more than a launch
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.sizes, self.parity))
+
+    @cached_property
     def sites(self) -> int:
         """Sites of one phase, blanks included: the rows of a packed array."""
         return sum(h * half(w) for h, w in self.sizes)
 
-    @property
+    @cached_property
     def full_sites(self) -> int:
         return sum(h * w for h, w in self.sizes)
 

@@ -75,9 +75,29 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def _lattice(sizes: list[int] | Lattice, parity: int) -> Lattice:
+    """The lattice that an operator was given as numbers; or as it is, by those who go round the dispatcher."""
+    return sizes if isinstance(sizes, Lattice) else _lattice_of(tuple(sizes), parity)
+
+
 @lru_cache(maxsize=256)
-def _lattice(sizes: tuple[int, ...], parity: int) -> Lattice:
+def _lattice_of(sizes: tuple[int, ...], parity: int) -> Lattice:
     return Lattice(tuple(zip(sizes[::2], sizes[1::2], strict=True)), parity)
+
+
+def call(name: str, x: Tensor, *args: Any) -> Any:
+    """The operator of this name with x and other arguments; sizes among them may be a Lattice.
+
+    For plain tensors outside of torch.compile and export the function itself: the dispatcher takes more of the host's
+    time than all the rest, since every size goes through it as a number (bench.run interpreter).
+    """
+    if torch.compiler.is_compiling() or type(x) is not Tensor or torch._C._len_torch_dispatch_stack():
+        return getattr(torch.ops.ckbd, name)(x, *(_flat(a) if isinstance(a, Lattice) else a for a in args))
+    return FUNCTIONS[name](x, *args)
+
+
+def _flat(lattice: Lattice) -> list[int]:
+    return [n for size in lattice.sizes for n in size]
 
 
 def encode(config: Config | str | None, dtype: torch.dtype) -> list[int]:
@@ -94,6 +114,11 @@ def encode(config: Config | str | None, dtype: torch.dtype) -> list[int]:
 
 
 def candidates(dtype: torch.dtype, config: list[int], form: str | None = None) -> tuple[Config, ...]:
+    return _candidates(dtype, tuple(config), form)
+
+
+@lru_cache(maxsize=256)
+def _candidates(dtype: torch.dtype, config: tuple[int, ...], form: str | None) -> tuple[Config, ...]:
     if len(config) > 1:
         return (Config(FORMS[config[0]], *config[1:]),)
     form = FORMS[config[0]] if config else form
@@ -135,13 +160,13 @@ def _convolve(
     bias: Tensor,
     shift: Tensor,
     N: int,
-    sizes: list[int],
+    sizes: list[int] | Lattice,
     parity: int,
     split: bool,
     backend: str,
     config: list[int],
 ) -> Tensor:
-    lattice, layer = _lattice(tuple(sizes), parity), [weight, bias, shift]
+    lattice, layer = _lattice(sizes, parity), [weight, bias, shift]
     if resolve(backend, x.device) == "torch":
         return twin.convolve(x, layer, N, lattice, split)
     launch = _launch()
@@ -160,14 +185,14 @@ def _phase(
     M: int,
     kernel: int,
     slope: float,
-    sizes: list[int],
+    sizes: list[int] | Lattice,
     parity: int,
     backend: str,
     config: list[int],
     mean: Tensor,
     k: Tensor,
 ) -> None:
-    lattice = _lattice(tuple(sizes), parity)
+    lattice = _lattice(sizes, parity)
     args = psi_acc, context, network, thresholds, M, kernel, slope, lattice, mean, k
     if resolve(backend, psi_acc.device) == "torch":
         twin.phase(*args)
@@ -184,7 +209,7 @@ def _phase(
 def _assemble(
     r: Tensor,
     mean: Tensor,
-    sizes: list[int],
+    sizes: list[int] | Lattice,
     parity: int,
     p: int,
     backend: str,
@@ -193,25 +218,25 @@ def _assemble(
 ) -> None:
     module = _module(backend, r.device)
     with _on(r.device):
-        module.assemble(r, mean, _lattice(tuple(sizes), parity), p, y_hat, context)
+        module.assemble(r, mean, _lattice(sizes, parity), p, y_hat, context)
 
 
-def _quantise(y: Tensor, mean: Tensor, sizes: list[int], parity: int, p: int, backend: str) -> Tensor:
+def _quantise(y: Tensor, mean: Tensor, sizes: list[int] | Lattice, parity: int, p: int, backend: str) -> Tensor:
     module = _module(backend, y.device)
     with _on(y.device):
-        return module.quantise(y, mean, _lattice(tuple(sizes), parity), p)
+        return module.quantise(y, mean, _lattice(sizes, parity), p)
 
 
-def _split(y: Tensor, sizes: list[int], parity: int, p: int, backend: str) -> Tensor:
+def _split(y: Tensor, sizes: list[int] | Lattice, parity: int, p: int, backend: str) -> Tensor:
     module = _module(backend, y.device)
     with _on(y.device):
-        return module.split(y, _lattice(tuple(sizes), parity), p)
+        return module.split(y, _lattice(sizes, parity), p)
 
 
-def _merge(packed: Tensor, sizes: list[int], parity: int, p: int, backend: str, y: Tensor) -> None:
+def _merge(packed: Tensor, sizes: list[int] | Lattice, parity: int, p: int, backend: str, y: Tensor) -> None:
     module = _module(backend, y.device)
     with _on(y.device):
-        module.merge(packed, _lattice(tuple(sizes), parity), p, y)
+        module.merge(packed, _lattice(sizes, parity), p, y)
 
 
 def _sites(sizes: list[int]) -> int:
@@ -236,7 +261,7 @@ FAKES: dict[str, Callable[..., Any]] = {
     "split": lambda y, sizes, *args: y.new_empty((_sites(sizes), y.shape[1])),
     "merge": lambda *args: None,
 }
-for _name, _function in {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "project": _project,
     "convolve": _convolve,
     "phase": _phase,
@@ -244,7 +269,8 @@ for _name, _function in {
     "quantise": _quantise,
     "split": _split,
     "merge": _merge,
-}.items():
+}
+for _name, _function in FUNCTIONS.items():
     # For every device, so that one that cannot be served gets resolve()'s reason and not the dispatcher's.
     LIB.impl(_name, _function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"ckbd::{_name}", FAKES[_name], lib=LIB)

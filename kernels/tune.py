@@ -1,19 +1,26 @@
 """Which Config a launch gets: measured once for a device and a shape, then remembered, in memory and in a file.
 
 The file is JSON under $XDG_CACHE_HOME/ckbd (or ~/.cache/ckbd), one for each device, Triton and kernel source;
-CKBD_TUNE_CACHE names another folder, and set to nothing keeps choices in memory only. In integer mode a choice
-changes no bit; float mode offers only choices that agree on a device.
+CKBD_TUNE_CACHE names another folder, and set to nothing keeps choices in memory only. What was measured on known GPUs
+ships in tuned.json and needs no measuring. Otherwise a process measures for PATIENCE seconds in all, and takes the
+first candidate of what is left, which the next process goes on with; in thorough(), `ckbd warm-up`, it measures all.
+In integer mode a choice changes no bit; float mode offers only choices that agree on a device.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 import os
 import statistics
 import tempfile
+import threading
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +31,15 @@ from ckbd.kernels.configs import Config
 
 WARM_UP, RUNS = 3, 15
 SOURCES = ("configs.py", "fused.py", "launch.py", "layer.py")
+SHIPPED = Path(__file__).parent / "tuned.json"  # {GPU: {choice: Config}}, which bench.gpu.day measures
+PATIENCE = 10.0  # seconds of measuring in a process that wants to get on
 
+_log = logging.getLogger("ckbd")
+_measuring = threading.Lock()
+_left = [PATIENCE]
+# (device's name, choice) -> Config, and (device, key, candidates' id) -> candidates and Config: no strings are made.
 _chosen: dict[tuple[str, str], Config] = {}
+_known: dict[tuple[torch.device, str, int], tuple[Sequence[Config], Config]] = {}
 
 
 def bucket(sites: int) -> int:
@@ -41,22 +55,98 @@ def among(key: str, candidates: Sequence[Config]) -> str:
 def choose(device: torch.device, key: str, candidates: Sequence[Config], run: Callable[[Config], None]) -> Config:
     """The quickest of candidates for the shape that `key` names; run(config) launches the real work with one.
 
-    The first candidate is taken unmeasured in the interpreter, if it is the only one, and while a CUDA graph is being
-    captured (call once before to have it measured).
+    The first candidate is taken unmeasured in the interpreter, if it is the only one, when patience is at an end, and
+    while a CUDA graph is being captured (call once before to have it measured).
     """
     if device.type != "cuda" or len(candidates) == 1:
         return candidates[0]
-    name, key = _device_name(device), among(key, candidates)
-    known = _chosen.get((name, key)) or _read(name).get(key)
-    if known is not None and known in candidates:
-        _chosen[name, key] = known
-        return known
-    if torch.cuda.is_current_stream_capturing():
-        return candidates[0]
-    best = fastest(candidates, lambda config: _milliseconds(lambda: run(config)))
-    _chosen[name, key] = best
-    _write(name, key, best)
-    return best
+    found = _known.get((device, key, id(candidates)))
+    if found is not None and found[0] is candidates:
+        return found[1]
+    config, final = _choose(device, among(key, candidates), candidates, run)
+    if final:
+        _known[device, key, id(candidates)] = candidates, config
+    return config
+
+
+def _choose(
+    device: torch.device, key: str, candidates: Sequence[Config], run: Callable[[Config], None]
+) -> tuple[Config, bool]:
+    """The choice, and whether it is one for good."""
+    name = _device_name(device)
+
+    def known() -> Config | None:
+        found = _chosen.get((name, key)) or _read(name).get(key) or _shipped(name).get(key)
+        return found if found in candidates else None
+
+    config = known()
+    if config is None:
+        if torch.cuda.is_current_stream_capturing():
+            return candidates[0], False
+        with _measuring:
+            config = known()  # somebody else may have been at it
+            if config is None:
+                config, whole = _measure(name, candidates, run)
+                if not whole:
+                    return config, _left[0] <= 0
+                _write(name, key, config)
+    _chosen[name, key] = config
+    return config, True
+
+
+def _measure(name: str, candidates: Sequence[Config], run: Callable[[Config], None]) -> tuple[Config, bool]:
+    """The fastest, and whether all were measured: those that patience does not last for are passed over."""
+    if _left[0] <= 0:
+        return candidates[0], False
+    if _left[0] == PATIENCE:
+        where = folder()
+        kept = f", and kept in {where}" if where else ""
+        _log.warning("ckbd measures its kernels on %s, once%s; `ckbd warm-up` does it ahead of time", name, kept)
+    asked = 0
+
+    def measure(config: Config) -> float:
+        nonlocal asked
+        if asked and _left[0] <= 0:
+            return math.inf
+        start = time.monotonic()
+        try:
+            taken = _milliseconds(lambda: run(config))
+        finally:
+            _left[0] -= time.monotonic() - start
+        asked += 1
+        return taken
+
+    return fastest(candidates, measure), _left[0] > 0
+
+
+@contextmanager
+def thorough() -> Iterator[None]:
+    """Everything is measured meanwhile, however long it takes."""
+    before, _left[0] = _left[0], math.inf
+    _known.clear()
+    try:
+        yield
+    finally:
+        _left[0] = before
+
+
+@lru_cache(maxsize=16)
+def _shipped(name: str) -> dict[str, Config]:
+    """What ships for a device, whatever its Triton."""
+    devices = json.loads(SHIPPED.read_text())
+    return {key: Config(**value) for key, value in devices.get(gpu_of(name), {}).items()}
+
+
+def gpu_of(name: str) -> str:
+    """A device's name without its Triton."""
+    return name.partition(", triton")[0]
+
+
+def chosen(device: torch.device) -> dict[str, dict[str, dict]]:
+    """All choices of a device that this process knows, as SHIPPED holds them."""
+    name = _device_name(device)
+    mine = {key: asdict(config) for (one, key), config in _chosen.items() if one == name}
+    return {gpu_of(name): dict(sorted(mine.items()))}
 
 
 def fastest(candidates: Sequence[Config], measure: Callable[[Config], float]) -> Config:

@@ -26,7 +26,8 @@ def never(config):
 def folder(monkeypatch, tmp_path):
     """A device that takes as long as asked: tune.times[config] milliseconds."""
     monkeypatch.setenv("CKBD_TUNE_CACHE", str(tmp_path / "tune"))
-    monkeypatch.setattr(tune, "_chosen", {})
+    forget(monkeypatch)
+    monkeypatch.setattr(tune, "_left", [tune.PATIENCE])
     monkeypatch.setattr(tune, "_device_name", lambda device: f"made up {device.index}")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(tune, "_milliseconds", lambda run: run())
@@ -44,6 +45,7 @@ def test_a_choice_among_a_form_is_none_among_all(folder):
 def forget(monkeypatch):
     """As another process finds it."""
     monkeypatch.setattr(tune, "_chosen", {})
+    monkeypatch.setattr(tune, "_known", {})
 
 
 @pytest.mark.parametrize("sites, want", [(0, 1), (1, 1), (2, 2), (3, 4), (768, 1024), (1024, 1024), (1025, 2048)])
@@ -170,3 +172,75 @@ def test_while_capturing_an_earlier_choice_is_taken(folder, monkeypatch):
     tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert tune.choose(DEVICE, "key", (A, B), never) == B
+
+
+@pytest.fixture
+def clock(folder, monkeypatch):
+    """Every measurement takes four seconds of patience."""
+    now = [0.0]
+
+    def milliseconds(run):
+        now[0] += 4.0
+        return run()
+
+    monkeypatch.setattr(tune.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(tune, "_milliseconds", milliseconds)
+    return now
+
+
+def test_patience_ends_and_the_next_process_goes_on(clock, folder, monkeypatch, caplog):
+    times = {A: 3.0, B: 2.0, C: 1.0}
+    assert tune.PATIENCE == 10.0
+    assert tune.choose(DEVICE, "one", (A, B), times.__getitem__) == B and clock[0] == 8
+    assert [r.message for r in caplog.records] == [
+        f"ckbd measures its kernels on made up 0, once, and kept in {folder}; `ckbd warm-up` does it ahead of time"
+    ]
+    three = (A, B, C)
+    assert tune.choose(DEVICE, "two", three, times.__getitem__) == A and clock[0] == 12, "the rest is passed over"
+    assert tune.choose(DEVICE, "two", three, never) == A and tune.choose(DEVICE, "three", (B, C), never) == B
+    (file,) = folder.iterdir()
+    assert len(json.loads(file.read_text())["chosen"]) == 1 and len(caplog.records) == 1
+    forget(monkeypatch)
+    monkeypatch.setattr(tune, "_left", [tune.PATIENCE])
+    assert tune.choose(DEVICE, "one", (A, B), never) == B
+    with tune.thorough():
+        assert tune.choose(DEVICE, "two", three, times.__getitem__) == C
+        assert tune.choose(DEVICE, "three", (B, C), times.__getitem__) == C
+    assert tune._left == [tune.PATIENCE] and len(json.loads(file.read_text())["chosen"]) == 3
+
+
+def test_thorough_measures_what_was_passed_over_before(clock, monkeypatch):
+    times = {A: 3.0, B: 2.0, C: 1.0}
+    monkeypatch.setattr(tune, "_left", [0.0])
+    assert tune.choose(DEVICE, "key", (A, B, C), never) == A
+    with tune.thorough():
+        assert tune.choose(DEVICE, "key", (A, B, C), times.__getitem__) == C
+    assert tune.choose(DEVICE, "key", (A, B, C), never) == C
+
+
+def test_what_ships_is_not_measured(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(tune, "_device_name", lambda device: "GPU, 9.0, 132 multiprocessors, triton 3.6.0")
+    shipped = tmp_path / "tuned.json"
+    monkeypatch.setattr(tune, "SHIPPED", shipped)
+    tune._shipped.cache_clear()
+    try:
+        tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__) if shipped.write_text("{}") else None
+        shipped.write_text(json.dumps(tune.chosen(DEVICE)))
+        assert list(json.loads(shipped.read_text())) == ["GPU, 9.0, 132 multiprocessors"]
+        (file,) = folder.iterdir()
+        file.unlink()
+        forget(monkeypatch)
+        tune._shipped.cache_clear()
+        assert tune.choose(DEVICE, "key", (A, B), never) == B
+        assert tune.choose(DEVICE, "key", (A, C), {A: 1.0, C: 2.0}.__getitem__) == A, (
+            "of another choice it says nothing"
+        )
+    finally:
+        tune._shipped.cache_clear()
+
+
+def test_the_file_that_ships_can_be_read():
+    devices = json.loads(tune.SHIPPED.read_text())
+    for choices in devices.values():
+        for value in choices.values():
+            tune.Config(**value)
