@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -43,7 +44,9 @@ def batch(args: argparse.Namespace) -> list[dict]:
     tensors = codec.decode_tensors(streams, layout="HWC")
     of_tensors = [image.psnr(p.rgb, x.cpu().numpy()) for p, x in zip(given, tensors, strict=True)]
     lacking: dict[str, str] = {}  # rival -> why there is none here
-    files = rival_files([p.rgb for p in given], ours, lacking) if args.rivals else {}
+    # Finding a quality costs WebP and AVIF minutes of a processor, which a GPU would wait for.
+    names = ("JPEG",) if clock.cuda else tuple(ways.FILES)
+    files = rival_files(names, [p.rgb for p in given], ours, lacking) if args.rivals else {}
     compressai = ways.public_model(given, device, lacking) if args.rivals else None
     sizes = {(p.width, p.height) for p in given}
     where = {"set": "{}x{}".format(*next(iter(sizes))) if len(sizes) == 1 else "mixed", "device": named}
@@ -101,12 +104,14 @@ def line(row: dict) -> str:
     )
 
 
-def rival_files(rgb: list[np.ndarray], least: list[float], lacking: dict[str, str]) -> dict[str, list[ways.File]]:
+def rival_files(
+    names: Sequence[str], rgb: list[np.ndarray], least: list[float], lacking: dict[str, str]
+) -> dict[str, list[ways.File]]:
     """{rival: its file of each picture}; a rival without them is in lacking."""
     found: dict[str, list[ways.File]] = {}
-    for name, names in ways.FILES.items():
+    for name in names:
         try:
-            found[name] = [ways.file_of_psnr(names, one, db) for one, db in zip(rgb, least, strict=True)]
+            found[name] = [ways.file_of_psnr(ways.FILES[name], one, db) for one, db in zip(rgb, least, strict=True)]
         except Exception as error:
             lacking[name] = repr(error)
     return found

@@ -55,11 +55,12 @@ D = TypeVar("D", bound=Decodes)
 class Codec(Generic[E, D]):
     """A loaded model, safe to share between threads; make it with ckbd.load().
 
-    encoder, decoder: the two ways, each in steps that can be called on their own. team: its threads.
+    encoder, decoder: the two ways, each in steps that can be called on their own. team, device: its threads, and
+    where its networks run.
     """
 
     def __init__(self, encoder: E, decoder: D, team: Team, device: torch.device):
-        self.encoder, self.decoder, self.team = encoder, decoder, team
+        self.encoder, self.decoder, self.team, self.device = encoder, decoder, team, device
         self._decoding, self._encoding = Decoding(decoder, team, device), Encoding(encoder, team, device)
 
     @property
@@ -166,6 +167,14 @@ class Codec(Generic[E, D]):
         quality: one number, or one for each image. on_error: "raise", or "yield" the error in the stream's place.
         """
         return self._encoding.run(images, quality, effort, on_error=on_error)
+
+    def warm_up(self) -> Iterator[str]:
+        """Does ahead of time what a GPU's first decode would wait for, and gives a line for each size that is done.
+
+        Kernels are compiled, and measured where nobody has measured them on this GPU; later processes find the
+        results (ckbd.kernels.tune). On a CPU there is nothing to do.
+        """
+        return self._decoding.warm_up()
 
     def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
         """y_hat of each stream in 1/16 units, int16 (M, 4 ceil(height/64), 4 ceil(width/64)); raises as decode."""

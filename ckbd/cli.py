@@ -1,4 +1,4 @@
-"""The command `ckbd`: encode, decode, info, eval, train, fit-tables."""
+"""The command `ckbd`: encode, decode, info, eval, warm-up, train, fit-tables."""
 
 from __future__ import annotations
 
@@ -181,6 +181,17 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def warm_up(args: argparse.Namespace) -> int:
+    codec = _load(args)
+    for line in codec.warm_up():
+        print(line, flush=True)
+    if args.choices:
+        from ckbd.kernels import tune
+
+        Path(args.choices).write_text(json.dumps(tune.chosen(codec.device), indent=1) + "\n")
+    return 0
+
+
 def _quality(text: str) -> float:
     value = float(text)
     if not 1 <= value <= 100:
@@ -251,6 +262,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--csv", metavar="FILE", help="write one line an image and setting")
     command.add_argument("--plot", metavar="FILE", help="write the curves as .png, .svg or .pdf")
     command.set_defaults(run=evaluate)
+
+    command = commands.add_parser(
+        "warm-up", parents=[model], help="compile and measure a GPU's kernels ahead of the first decode"
+    )
+    command.add_argument("--choices", metavar="FILE", help="write what was chosen, as JSON")
+    command.set_defaults(run=warm_up)
 
     commands.add_parser("train", help="train a model (ckbd train --help tells how)", add_help=False)
     commands.add_parser("fit-tables", help="fit a model's tables to pictures (see its --help)", add_help=False)

@@ -143,7 +143,9 @@ def gpu_of(name: str) -> str:
 
 
 def chosen(device: torch.device) -> dict[str, dict[str, dict]]:
-    """All choices of a device that this process knows, as SHIPPED holds them."""
+    """All choices of a device that this process knows, as SHIPPED holds them; none of one without kernels."""
+    if device.type != "cuda":
+        return {}
     name = _device_name(device)
     mine = {key: asdict(config) for (one, key), config in _chosen.items() if one == name}
     return {gpu_of(name): dict(sorted(mine.items()))}

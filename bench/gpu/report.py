@@ -1,7 +1,8 @@
 """Which results that need a GPU are missing or stale, in the order in which a day gets them: `make gpu-report`.
 
     python -m bench.gpu.report              what there is
-    python -m bench.gpu.report --take FILE  notes what a day on another machine has brought home (its day.json)
+    python -m bench.gpu.report --take FILE  notes what a day on another machine has brought home (its day.json, and
+                                            the tuned.json beside it)
 
 The bars are of phase 1 in integers, the worst over models and pictures.
 """
@@ -16,6 +17,9 @@ from pathlib import Path
 from bench.gpu import record
 from bench.gpu.day.read import bar_names
 from bench.gpu.day.steps import STEPS, Step
+
+SHIPPED = record.ROOT / "kernels" / "tuned.json"
+FIELDS = {"form", "block_p", "block_n", "block_k", "warps", "stages"}  # of a Config
 
 
 def wanted() -> list[tuple[str, Step]]:
@@ -55,6 +59,21 @@ def take(path: Path, into: Path = record.FILE) -> list[str]:
     return sorted(entries)
 
 
+def take_choices(path: Path, into: Path = SHIPPED) -> int:
+    """Puts the kernels' choices of a day (its tuned.json) beside those that ship; how many. ValueError if none."""
+    try:
+        found = json.loads(path.read_text())
+        if any(set(value) != FIELDS for choices in found.values() for value in choices.values()):
+            raise ValueError(f"expected {', '.join(sorted(FIELDS))} of each")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: no choices of kernels: {error}") from error
+    devices = json.loads(into.read_text())
+    for name, choices in found.items():
+        devices[name] = dict(sorted((devices.get(name, {}) | choices).items()))
+    record.replace(into, json.dumps(devices, indent=1) + "\n")
+    return sum(map(len, found.values()))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -64,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.take:
         try:
             print("noted: " + ", ".join(take(args.take)))
+            choices = args.take.parent / "tuned.json"
+            if choices.is_file():
+                print(f"kernels/tuned.json: {take_choices(choices)} choices")
         except (OSError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1

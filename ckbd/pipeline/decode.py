@@ -23,8 +23,9 @@ from ckbd.codec.container import FormatError, Header
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.machine import Team
 from ckbd.codec.rendering import Renderer, Strip
+from ckbd.kernels import tune
 from ckbd.model.transforms import channels_last
-from ckbd.pipeline import flow, sources
+from ckbd.pipeline import flow, sources, warm
 from ckbd.pipeline.flow import Window
 from ckbd.pipeline.lanes import Lane, Lanes
 from ckbd.pipeline.pixels import Form
@@ -87,6 +88,15 @@ class Decoding:
         finally:
             found.close()  # type: ignore[attr-defined]  # a generator
             items.close()  # type: ignore[attr-defined]
+
+    def warm_up(self) -> Iterator[str]:
+        """As ckbd.Codec.warm_up."""
+        if self.device.type != "cuda" or not isinstance(self.decoder, Decoder):
+            yield f"{self.device}: nothing to compile or measure"
+            return
+        with tune.thorough():
+            for pixels, seconds in warm.warm_up(self.decoder, [self.decoder.renderer, self.half()]):
+                yield f"batches of {pixels / 1e6:.3g} megapixels: {seconds:.1f} s"
 
     def tensors(self, streams: Sequence[Any], **options: Any) -> list[Tensor]:
         """As ckbd.Codec.decode_tensors."""

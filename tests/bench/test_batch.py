@@ -160,7 +160,9 @@ def test_rivals_files_are_no_better_than_they_must_be():
     with pytest.raises(RuntimeError, match="no JPEG of this picture has 90.00 dB"):
         ways.file_of_psnr(ways.FILES["JPEG"], noise, 90.0)
     lacking = {}
-    assert set(batch.rival_files([noise], [90.0], lacking)) == set() and set(lacking) == set(ways.FILES)
+    assert set(batch.rival_files(tuple(ways.FILES), [noise], [90.0], lacking)) == set() and set(lacking) == set(
+        ways.FILES
+    )
 
 
 def test_whoever_had_its_time_is_not_asked_again(monkeypatch):

@@ -1,5 +1,6 @@
 """What GPUs have shown: states of entries, what is owed, what a day's programs wrote as a reader sees it."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from bench import tables
 from bench.gpu import record, report
 from bench.gpu.day import read
 from bench.gpu.day.steps import STEPS
+from ckbd.kernels.configs import Config
 
 GPU = "NVIDIA H100 80GB HBM3"
 
@@ -90,8 +92,9 @@ def test_a_commit_is_dirty_but_for_the_record(tmp_path, monkeypatch):
 
 def test_the_report_is_in_a_day_s_order():
     names = [name for name, _ in report.wanted()]
-    assert names[:5] == ["gpu-test", "decode on H100", "decode on H200", "kernels on H100", "kernels on H200"]
-    assert names[5:8] == read.bar_names()
+    of_each = [f"{name} on {device}" for name in ("decode", "warm-up", "kernels") for device in ("H100", "H200")]
+    assert names[:7] == ["gpu-test", *of_each]
+    assert names[7:10] == read.bar_names()
     order = [STEPS.index(step) for _, step in report.wanted()]
     assert order == sorted(order)
     patterns = dict(report.wanted())
@@ -101,9 +104,27 @@ def test_the_report_is_in_a_day_s_order():
     entries["bar: 3 x torch.compile, batch 1"] = {"value": 3.25, "sources": "old", "device": GPU}
     entries["what once was"] = {"device": GPU}
     lines = report.report(entries).splitlines()
-    assert [line.split(None, 1)[1].startswith(name) for line, name in zip(lines, names, strict=False)] == [True] * 16
-    assert lines[0].startswith("fresh ") and lines[1].startswith("missing ") and lines[5].startswith("stale ")
-    assert "3.25; " in lines[5] and lines[-1].startswith("unknown  what once was")
+    assert [line.split(None, 1)[1].startswith(name) for line, name in zip(lines, names, strict=False)] == [True] * 18
+    assert lines[0].startswith("fresh ") and lines[1].startswith("missing ") and lines[7].startswith("stale ")
+    assert "3.25; " in lines[7] and lines[-1].startswith("unknown  what once was")
+
+
+def test_the_choices_of_a_day_ship(tmp_path):
+    into, path = tmp_path / "tuned.json", tmp_path / "day.json"
+    one = {"form": "fused", "block_p": 64, "block_n": 64, "block_k": 64, "warps": 4, "stages": 3}
+    into.write_text(json.dumps({"GPU": {"a": one}, "other": {"z": one}}))
+    path.write_text(json.dumps({"GPU": {"b": one | {"warps": 8}, "a": one | {"stages": 2}}}))
+    assert report.take_choices(path, into) == 2
+    devices = json.loads(into.read_text())
+    assert (
+        devices["other"] == {"z": one} and list(devices["GPU"]) == ["a", "b"] and devices["GPU"]["a"]["stages"] == 2
+    )
+    assert {f.name for f in dataclasses.fields(Config)} == report.FIELDS
+    for text in ("", "[]", "{}x", '{"GPU": 1}', '{"GPU": {"a": {"form": "fused"}}}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"day.json: no choices of kernels"):
+            report.take_choices(path, into)
+    assert json.loads(into.read_text()) == devices
 
 
 def test_the_report_needs_no_torch():

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench import run as bench_run
-from bench.gpu import profile, record, trace, training
+from bench.gpu import profile, record, trace, training, warm
 from bench.gpu import test as gpu_test
 from bench.gpu.day import __main__ as program
 from bench.gpu.day import read, steps
@@ -23,7 +23,7 @@ def step(name, **more):
 
 def parsers():
     modules = {"bench.gpu.test": gpu_test, "bench.gpu.profile": profile, "bench.gpu.trace": trace}
-    return modules | {"bench.gpu.training": training, "bench.run": bench_run}
+    return modules | {"bench.gpu.warm": warm, "bench.gpu.training": training, "bench.run": bench_run}
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
@@ -49,7 +49,7 @@ def test_names_and_entries_are_told_apart():
     names = [one.name for one in STEPS]
     assert len(set(names)) == len(names) and names[0] == "build" and names[-1] == "train"
     entries = [name for one in STEPS for name in one.entries(record.DEVICES)]
-    assert len(set(entries)) == len(entries) == 13 and "decode on H100" in entries and "gpu-test" in entries
+    assert len(set(entries)) == len(entries) == 15 and "decode on H100" in entries and "gpu-test" in entries
     for one in STEPS:
         assert one.estimate < one.limit and all(list(record.ROOT.glob(pattern)) for pattern in one.sources), one.name
     assert sum(one.estimate for one in STEPS) < 15 * 60, (

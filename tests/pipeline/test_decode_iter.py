@@ -384,3 +384,9 @@ def test_large_pictures_go_in_strips_and_windows_hold_one(codec, tiny, monkeypat
     (picture,) = tiny.decode_pictures([data])
     for x in codec.decode_tensors([data, data], layout="HWC"):
         assert np.array_equal(x.numpy(), picture.rgb)
+
+
+def test_half_precision_is_near(codec, streams, want):
+    """What a GPU does by default: the latents are the same, pixels nearly."""
+    for (_, x), rgb in zip(codec.decode_iter(streams, layout="HWC", half=True), want, strict=True):
+        assert (x.int() - rgb.int()).abs().max() <= 4 and (x.int() - rgb.int()).float().abs().mean() < 0.5

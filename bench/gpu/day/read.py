@@ -210,6 +210,15 @@ def trace(folder: Path) -> Result:
     return Result(rows, table(["", "what", "calls", "ms", "share of the decode"], lines), files=files)
 
 
+def warm(folder: Path) -> Result:
+    """Of bench.gpu.warm."""
+    rows = rows_of(folder / "rows.json")
+    lines = [[r["what"], f"{r['seconds']:.2f}", f"{r['process']:.2f}"] for r in rows]
+    files = tuple(p for p in (folder / "tuned.json",) if p.is_file())
+    found = {r["what"]: r["seconds"] for r in rows}
+    return Result(rows, table(["", "decode, s", "whole process, s"], lines), found, files=files)
+
+
 def train(folder: Path) -> Result:
     """Of bench.gpu.training. A model that there was no time to validate is a result too."""
     files = tuple(p for p in (folder / "model.safetensors",) if p.is_file())

@@ -15,7 +15,7 @@ from bench.gpu.day import read
 from bench.gpu.day.read import Result
 
 KERNELS = ("kernels/*.py",)
-CODEC = (*KERNELS, "ckbd/*.py", "ckbd/codec/*.py", "ckbd/model/*.py", "csrc/*/*.*")
+CODEC = (*KERNELS, "ckbd/*.py", "ckbd/codec/*.py", "ckbd/pipeline/*.py", "ckbd/model/*.py", "csrc/*/*.*")
 VALIDATION = 75.0  # seconds of a training step that are no training: reading pictures, exporting, validating
 LEAST_TRAINING = 30.0  # seconds below which training is not begun
 
@@ -137,6 +137,10 @@ def trace(job: Job) -> list[str]:
     return python("-m", "bench.gpu.trace", "--device", job.device, "--out", job.folder, *images(job), *toy)
 
 
+def warm(job: Job) -> list[str]:
+    return python("-m", "bench.gpu.warm", "--device", job.device, "--out", job.folder)
+
+
 def train(job: Job) -> list[str]:
     if job.rehearsal:
         return python("-m", "bench.gpu.training", "--out", job.folder, "--rehearse")
@@ -171,6 +175,7 @@ STEPS = (
         (*CODEC, "tests/gpu/*", "ckbd/training/*.py"),
     ),
     Step("decode", "Whole pictures, decoded", 75, 150, decode, read.decode, CODEC, timed=True),
+    Step("warm-up", "The first decode on a fresh machine", 70, 180, warm, read.warm, CODEC, timed=True),
     Step("kernels", "The phase kernels", 200, 300, kernels, read.kernels, KERNELS, timed=True, bars=True),
     Step(
         "compressai",
