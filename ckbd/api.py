@@ -195,6 +195,8 @@ def load(
     loaded = file.load(model, place)
     exact = zone.make(loaded.layers, place, backend, carrier, team.on(place))
     tables = coder_tables(loaded.tables)
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)  # whatever stream it is used on, the model is there
     return Codec(
         Encoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
         Decoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),

@@ -85,7 +85,8 @@ def tile_table(lattice: Lattice, block: int, full: bool, device: torch.device) -
     """int32 (tiles, 5): for each program the image's first site in packed arrays, its first site of the image,
     the image's H and W, and the image's first site in full arrays. With `full`, tiles cover the full lattice.
 
-    Kept for the last 256 askings, so that a repeated shape costs no copy to the device.
+    Kept for the last 256 askings, so that a repeated shape costs no copy to the device. Who asks may be on another
+    stream than who asked first, so the copy is waited for.
     """
     images = torch.tensor(lattice.sizes, dtype=torch.int64).view(-1, 2)
     H, W = images.unbind(1)
@@ -97,7 +98,10 @@ def tile_table(lattice: Lattice, block: int, full: bool, device: torch.device) -
     packed_base = torch.cumsum(H * halves, 0) - H * halves
     full_base = torch.cumsum(H * W, 0) - H * W
     table = torch.stack((packed_base[owner], within * block, H[owner], W[owner], full_base[owner]), dim=1)
-    return table.to(torch.int32).to(device)
+    table = table.to(torch.int32).to(device)
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    return table
 
 
 def blanks(lattice: Lattice, phase: int, device: torch.device | str = "cpu") -> Tensor:

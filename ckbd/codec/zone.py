@@ -142,7 +142,7 @@ class Carriers(Zone[CarrierState]):
                 top,
                 bottom,
                 w_context=self.w_context,
-                scratch=self._scratch() if p else None,
+                scratch=self._scratch() if p and self.device.type == "cpu" else None,
             )
             mean[:, top:bottom], k[:, top:bottom] = out.chunk(2, dim=-1)
 

@@ -125,6 +125,8 @@ def _buffer(stream: Any) -> Any:
 
 def _in_half(decoder: Decoder, device: torch.device) -> Renderer:
     g_s = channels_last(copy.deepcopy(decoder.model.g_s).half())
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # lanes have streams of their own, which do not wait for this one
     return Renderer(g_s, decoder.model.log_ungain, device, dtype=torch.float16)
 
 
