@@ -9,11 +9,12 @@ from ckbd.cli import main
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT + (ROOT / "docs/batches.md").read_text(), re.S)
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+@pytest.mark.parametrize("block", BLOCKS)
 def test_python_blocks_run(block, capsys):
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, "a page", "exec"), {})
     assert capsys.readouterr().out.strip()
 
 
