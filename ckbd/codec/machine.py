@@ -53,7 +53,10 @@ def _libraries() -> _Libraries:
     """PyTorch's own setting is the whole process's, so the two libraries behind it are asked, which both have one of
     the calling thread.
     """
-    loaded = ctypes.CDLL(None)  # torch loads its OpenMP for all to see
+    try:
+        loaded = ctypes.CDLL(None)  # torch loads its OpenMP for all to see
+    except (OSError, TypeError):  # a system that looks nothing up among all that is loaded
+        return _Libraries(None, None, None)
     get_openmp = getattr(loaded, "omp_get_max_threads", None)
     set_openmp = getattr(loaded, "omp_set_num_threads", None)
     for path in (Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"):

@@ -120,3 +120,22 @@ def test_images_are_read_on_several_threads(tmp_path):
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     assert len(refused) == 48 and warnings.filters == before
+
+
+def test_batches_of_several_are_the_same(tiny, pictures, monkeypatch):
+    """As on a GPU: one that cannot be coded is found among its neighbours."""
+    monkeypatch.setattr(tiny._encoding, "batch", 3)
+    want = tiny.encode(pictures, 60)
+    given = [pictures[0], torch.full((3, 9, 9), 2.0), *pictures[1:]]
+    out = [x for _, x in tiny.encode_iter(given, 60, on_error="yield")]
+    assert isinstance(out[1], ValueError) and [out[0], *out[2:]] == want
+    real = tiny.encoder.encode
+
+    def narrow(images, quality, effort):
+        if any(p.rgb.shape == pictures[2].shape for p in images):
+            raise ValueError("too much of it")
+        return real(images, quality, effort)
+
+    monkeypatch.setattr(tiny.encoder, "encode", narrow)
+    out = [x for _, x in tiny.encode_iter(pictures, 60, on_error="yield")]
+    assert isinstance(out[2], ValueError) and [out[0], out[1], out[3]] == [want[0], want[1], want[3]]
