@@ -113,12 +113,13 @@ class Codec(Generic[E, D]):
         layout: str = "CHW",
         dtype: torch.dtype = torch.uint8,
         out: Iterable[Tensor] | None = None,
+        half: bool | None = None,
     ) -> list[Tensor]:
         """The pixels of each stream as a tensor of its own on the codec's device, always RGB (alpha is left out).
 
         Arguments as decode_iter has them. Raises as decode does.
         """
-        return self._decoding.tensors(streams, layout=layout, dtype=dtype, out=out)
+        return self._decoding.tensors(streams, layout=layout, dtype=dtype, out=out, half=half)
 
     def decode_iter(
         self,

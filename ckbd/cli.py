@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ckbd.codec.image import Picture
 
 
+GPU_FILES = 3  # at a time: one is read, one in the networks, one written
+
+
 def _load(args: argparse.Namespace) -> Codec:
     import ckbd
 
@@ -30,7 +33,11 @@ def _side_by_side(codec: Codec | None) -> Ordered:
     """As map, on the codec's threads: files that are read and written meanwhile cost nothing more."""
     from ckbd.pipeline import flow
 
-    return map if codec is None else lambda work, jobs: flow.ordered(work, jobs, codec.team)
+    if codec is None:
+        return map
+    # A GPU has one memory, whatever the number of processors beside it.
+    threads = codec.team.threads if codec.device.type == "cpu" else min(codec.team.threads, GPU_FILES)
+    return lambda work, jobs: flow.ordered(work, jobs, codec.team, threads)
 
 
 def search(measure: Callable[[float], float], target: float, *, at_most: bool) -> tuple[float, bool]:

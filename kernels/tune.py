@@ -39,6 +39,7 @@ _measuring = threading.Lock()
 _left = [PATIENCE]
 # (device's name, choice) -> Config, and (device, key, candidates' id) -> candidates and Config: no strings are made.
 _chosen: dict[tuple[str, str], Config] = {}
+_thorough: set[tuple[str, str]] = set()  # of these, measured on a device that did nothing else meanwhile
 _known: dict[tuple[torch.device, str, int], tuple[Sequence[Config], Config]] = {}
 
 
@@ -76,7 +77,9 @@ def _choose(
     name = _device_name(device)
 
     def known() -> Config | None:
-        found = _chosen.get((name, key)) or _read(name).get(key) or _shipped(name).get(key)
+        found = _shipped(name).get(key)
+        if _left[0] < math.inf or (name, key) in _thorough:
+            found = _chosen.get((name, key)) or _read(name).get(key) or found
         return found if found in candidates else None
 
     config = known()
@@ -89,6 +92,8 @@ def _choose(
                 config, whole = _measure(name, candidates, run)
                 if not whole:
                     return config, _left[0] <= 0
+                if _left[0] == math.inf:
+                    _thorough.add((name, key))
                 _write(name, key, config)
     _chosen[name, key] = config
     return config, True
@@ -121,7 +126,9 @@ def _measure(name: str, candidates: Sequence[Config], run: Callable[[Config], No
 
 @contextmanager
 def thorough() -> Iterator[None]:
-    """Everything is measured meanwhile, however long it takes."""
+    """Everything that does not ship is measured meanwhile, however long it takes, also what was measured before: a
+    process that wanted to get on may have had other work on the device.
+    """
     before, _left[0] = _left[0], math.inf
     _known.clear()
     try:

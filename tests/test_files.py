@@ -110,7 +110,7 @@ def test_jobs_side_by_side_are_reported_in_order(tmp_path, capsys):
         return f"line {source.name}"
 
     team = Team(3)
-    status = files.run(jobs, [], work, force=False, ordered=lambda f, items: flow.ordered(f, items, team))
+    status = files.run(jobs, [], work, force=False, ordered=lambda f, items: flow.ordered(f, items, team, 3))
     out = capsys.readouterr()
     assert status == 1 and out.err == f"ckbd: {jobs[5][0]}: no good\n"
     want = [f"{source} -> {target}  line {source.name}" for source, target in jobs if source.name != "in5"]
@@ -123,5 +123,5 @@ def test_jobs_side_by_side_are_reported_in_order(tmp_path, capsys):
         return work(source, target)
 
     with pytest.raises(KeyboardInterrupt):
-        files.run(jobs, [], interrupted, force=False, ordered=lambda f, items: flow.ordered(f, items, team))
+        files.run(jobs, [], interrupted, force=False, ordered=lambda f, items: flow.ordered(f, items, team, 3))
     assert len(begun) <= 6 and team._idle == 2, "none was begun after it"

@@ -46,6 +46,7 @@ FILES = {
         "codec.machine",
         "codec.strips",
         "kernels",
+        "kernels.lattice",
         "kernels.numerics",
         "kernels.ops",
         "kernels.reference",

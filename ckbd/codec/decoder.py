@@ -130,6 +130,7 @@ class Decoder:
         s = container.parse(data, self.max_pixels)
         height, width = batches.patches(s.header.height, s.header.width)
         check_fits(s, self.model.identity, height * width, self.tables)
+        check_sides(s, self.zone.most_side)
         return s
 
     def open(self, streams: list[Stream]) -> Batch:
@@ -209,6 +210,14 @@ def check_range(streams: Sequence[Stream], symbols: np.ndarray, name: str, limit
     for s, values in zip(streams, symbols, strict=True):
         if int(values.max()) > limit or int(values.min()) < -limit:
             raise FormatError("payload", s.payload_offset, f"a {name} is beyond {limit} in size")
+
+
+def check_sides(s: Stream, most: int | None) -> None:
+    """Raise FormatError for a side that has more than so many latents, which a device's kernels cannot take."""
+    for name, pixels, at in (("width", s.header.width, 13), ("height", s.header.height, None)):
+        if most is not None and 4 * batches.patches(pixels, 1)[0] > most:
+            at = 13 + len(container.varint(s.header.width)) if at is None else at
+            raise FormatError(name, at, f"{pixels} pixels are more than the {16 * most} that a GPU's kernels take")
 
 
 def check_fits(s: Stream, identity: bytes, sites: int, tables: _rans.Tables) -> None:

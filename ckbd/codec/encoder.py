@@ -55,13 +55,14 @@ class Encoder:
             def encode(i: int) -> bytes:
                 return self._coded([pictures[i]], self.features([pictures[i]]), [qualities[i]], effort)[0]
 
-            with machine.alone():
+            with machine.working(self.device):
                 return self.team(encode, range(len(pictures)))
         streams: dict[int, bytes] = {}
         sizes = [(p.height, p.width) for p in pictures]
-        for indices in batches.groups(sizes, batches.most_pixels(self.device)):
-            some, wanted = [pictures[i] for i in indices], [qualities[i] for i in indices]
-            streams |= zip(indices, self._coded(some, self.features(some), wanted, effort), strict=True)
+        with machine.working(self.device):
+            for indices in batches.groups(sizes, batches.most_pixels(self.device)):
+                some, wanted = [pictures[i] for i in indices], [qualities[i] for i in indices]
+                streams |= zip(indices, self._coded(some, self.features(some), wanted, effort), strict=True)
         return [streams[i] for i in range(len(pictures))]
 
     def encode_at(self, picture: AnyImage, qualities: Sequence[float], effort: int | None = None) -> list[bytes]:

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -25,6 +25,9 @@ def device_of(name: str | torch.device) -> torch.device:
     """The device, after one allocation on it; ValueError, with PyTorch's reason, if there is none."""
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            # The current one, for good: a device without a number is equal to none with one.
+            device = torch.device("cuda", torch.cuda.current_device())
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {str(name)!r}: {str(error).splitlines()[0]}") from error
@@ -98,9 +101,13 @@ def alone() -> Iterator[None]:
         restore()
 
 
-def working(device: torch.device) -> AbstractContextManager[None]:
-    """What a codec's networks run in: alone() on a CPU."""
-    return alone() if device.type == "cpu" else nullcontext()
+@contextmanager
+def working(device: torch.device) -> Iterator[None]:
+    """What a codec's networks run in: alone() on a CPU, and without the caller's autocast, which other threads that
+    work for the same call would not have.
+    """
+    with alone() if device.type == "cpu" else nullcontext(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 class Each(Protocol):
@@ -160,7 +167,10 @@ class Team:
         return self if device.type == "cpu" else in_turn
 
     def __call__(self, work: Callable[[T], R], items: Sequence[T], /) -> list[R]:
-        """Raises what the first item that failed raised, when none is at work any more; others may not have begun."""
+        """Raises what the first item that failed raised, an interrupt before all, when none is at work any more.
+
+        Others may not have begun.
+        """
         if self.threads == 1 or len(items) < 2:
             return in_turn(work, items)
         results: list[Any] = [None] * len(items)
@@ -186,20 +196,24 @@ class Team:
         while len(helpers) < len(items) - 1 and self._hire():
             try:
                 helpers.append(_pool().submit(help_out))
-            except BaseException:
-                self._count_idle(1)
-                raise
+            except RuntimeError:
+                break  # the system has no more threads; if one of ours gets to it yet, it finds nothing left to do
         share()
         # Who waits here may be replaced: what the others have begun may have parts to share.
         self._count_idle(sum(helper.cancel() for helper in helpers))
         with self.away():
-            wait(helpers)
+            try:
+                wait(helpers)
+            except BaseException as error:  # Ctrl-C while we wait: nothing more is begun
+                errors[-1] = error
+                wait(helpers)
         if errors:
-            raise errors[min(errors)]
+            raise min(errors.items(), key=lambda one: (isinstance(one[1], Exception), one[0]))[1]
         return results
 
 
 _threads: ThreadPoolExecutor | None = None
+_local = threading.local()
 _lock = threading.Lock()
 
 
@@ -217,7 +231,20 @@ def executor(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "ckbd", _begin)
 
 
+def ours() -> bool:
+    """Whether the calling thread is one of executor()'s."""
+    return getattr(_local, "ours", False)
+
+
+def end(threads: ThreadPoolExecutor) -> None:
+    """Ends threads of executor(), when they are done with what they are at. One of ours does not wait for them: a
+    collector of garbage that runs there may have come upon an iterator whose threads wait for this one.
+    """
+    threads.shutdown(wait=not ours(), cancel_futures=True)
+
+
 def _begin() -> None:
+    _local.ours = True
     _stay_alone()
 
 

@@ -18,6 +18,7 @@ from ckbd import kernels
 from ckbd.codec.machine import Each, in_turn
 from ckbd.codec.strips import cuts
 from ckbd.kernels import Lattice, Network, SubPixel, numerics, reference, twin
+from ckbd.kernels.lattice import MAX_SIDE
 from ckbd.kernels.ops import resolve
 from ckbd.model.model import ExactLayers, hyper_map
 
@@ -54,6 +55,7 @@ class Zone(Protocol[State]):
         """z: (B, Hz, Wz, Nz) integers in [-127, 127], of any dtype; quality: (B,) integers 1..100. Runs h_s."""
 
     ragged: bool  # whether begin_rows takes pictures of different sizes
+    most_side: int | None  # latents of a side, at the most
 
     def begin_rows(self, z: Tensor, quality: Tensor, sizes: Sequence[tuple[int, int]]) -> State:
         """begin() of pictures back to back: z (sites, Nz) and quality (sites,), int16, on the device; sizes (Hz, Wz).
@@ -107,7 +109,7 @@ class KernelState:
 class Carriers(Zone[CarrierState]):
     """Between the steps integers wait in int8 and int16; only a stripe at a time travels in floats."""
 
-    ragged = False
+    ragged, most_side = False, None
 
     def __init__(self, layers: ExactLayers, device: torch.device, dtype: torch.dtype, each: Each = in_turn):
         reference.probe(device, dtype)
@@ -194,7 +196,7 @@ def _stripes(shape: Sequence[int]) -> list[tuple[int, int]]:
 
 
 class Kernels(Zone[KernelState]):
-    ragged = True
+    ragged, most_side = True, MAX_SIDE
 
     def __init__(self, layers: ExactLayers, device: torch.device, backend: str = "triton"):
         self.device, self.backend = device, backend

@@ -28,6 +28,8 @@ def load(
     loaded = file.load(find(model), place)
     exact = None if loaded.config.prior == "factorised" else Zone(loaded.layers, loaded.config)
     tables = Tables.of(loaded)
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)  # whatever stream it is used on, the model is there
     return Codec(
         VariantEncoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
         VariantDecoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),

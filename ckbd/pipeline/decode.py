@@ -8,6 +8,7 @@ flight, each with a stream of its own, so that coder and copies of one lie under
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, strips
+from ckbd.codec import batches, container, machine, strips
 from ckbd.codec.container import FormatError, Header
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.machine import Team
@@ -29,7 +30,7 @@ from ckbd.pipeline import flow, sources, warm
 from ckbd.pipeline.flow import Window
 from ckbd.pipeline.lanes import Lane, Lanes
 from ckbd.pipeline.pixels import Form
-from ckbd.pipeline.sources import Item
+from ckbd.pipeline.sources import Held, Item
 
 IN_FLIGHT = 4  # batches on a GPU: one in each of the networks, the coder, the copies, and one that begins
 PIXELS = {"cpu": 1 << 22, "cuda": 1 << 25}  # of the streams that are taken from the source together, at the most ...
@@ -66,8 +67,12 @@ class Decoding:
         for name, value in (("batch_pixels", batch_pixels), ("batch_count", batch_count)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        half = self.device.type == "cuda" if half is None else half
-        work = _Work(self, form, half) if isinstance(self.decoder, Decoder) else _Singly(self, form)
+        if isinstance(self.decoder, Decoder):
+            work: _Singly = _Work(self, form, self.device.type == "cuda" if half is None else half)
+        elif half:
+            raise ValueError("half: models of the papers run in float32 alone")
+        else:
+            work = _Singly(self, form)
         items = sources.read(streams, _read, out)
         return self._iterate(items, work, on_error == "raise", batch_pixels, batch_count)
 
@@ -140,13 +145,12 @@ def _windows(
     taken: list[Item] = []
     sizes: list[tuple[int, int]] = []
     total = 0
-    for item in items:
-        if not isinstance(item.value, Exception):
-            item = item._replace(value=_buffer(item.value))
+    held = Held(map(_taken, items))
+    for item in held:
         size = None if isinstance(item.value, Exception) else container.peek(item.value)
         # What is too large, or nothing at all, is refused when it is opened.
         height, width = size if size is not None and size[0] * size[1] <= most else (0, 0)
-        own = height * width
+        own = math.prod(batches.patches(height, width)) * batches.PATCH**2  # what it takes, however thin
         if taken and (total + own > pixels or len(taken) == count):
             yield _window(taken, sizes, together)
             taken, sizes, total = [], [], 0
@@ -155,6 +159,16 @@ def _windows(
         total += own
     if taken:
         yield _window(taken, sizes, together)
+    held.check()
+
+
+def _taken(item: Item) -> Item:
+    """An item as a batch takes it. Raises TypeError for what is no stream."""
+    if not isinstance(item.value, Exception):
+        item = item._replace(value=_buffer(item.value))
+    if isinstance(item.out, Tensor) and item.out.is_cuda:
+        item = item._replace(ready=torch.cuda.current_stream(item.out.device).record_event())
+    return item
 
 
 def _window(items: list[Item], sizes: list[tuple[int, int]], together: int | None) -> Window[Item]:
@@ -195,7 +209,14 @@ class _Singly:
         except FormatError as error:
             return error
         out = self.form.of(torch.from_numpy(picture.rgb)).to(self.device)
-        return out if item.out is None else self.out(item, picture.height, picture.width).copy_(out)
+        if item.out is not None:
+            target = self.out(item, picture.height, picture.width)
+            if item.ready is not None:
+                item.ready.synchronize()
+            out = target.copy_(out)
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+        return out
 
     def out(self, item: Item, height: int, width: int) -> Tensor:
         """Where an item's picture is to be; ValueError or TypeError if the caller's tensor does not fit."""
@@ -227,15 +248,33 @@ class _Work(_Singly):
     def __call__(self, items: list[Item]) -> list[Any]:
         found: list[Any] = [item.value if isinstance(item.value, Exception) else None for item in items]
         numbers = [i for i, one in enumerate(found) if one is None]
+        for i in numbers:
+            found[i] = self._too_long(items[i].value)
+        numbers = [i for i in numbers if found[i] is None]
         lane = self.lanes.take()
         try:
-            with lane.working():
+            with lane.working(), machine.working(self.device):
+                for i in numbers:
+                    lane.after(items[i].ready)
                 for i, result in zip(numbers, self.batch(lane, [items[i] for i in numbers]), strict=True):
                     found[i] = result
-                lane.wait()
         finally:
-            self.lanes.give(lane)
+            try:
+                lane.wait()  # also after an error: nothing of the caller's is written any more
+            finally:
+                self.lanes.give(lane)
         return found
+
+    def _too_long(self, stream: Any) -> FormatError | None:
+        """The error of a stream with a side that the zone's kernels cannot take; None of all others."""
+        most, size = self.decoder.zone.most_side, container.peek(stream)
+        if most is None or size is None or 4 * max(batches.patches(*size)) <= most:
+            return None
+        try:
+            self.decoder.parse(bytes(stream))
+        except FormatError as error:
+            return error
+        return None
 
     def batch(self, lane: Lane, items: list[Item]) -> list[Any]:
         """A tensor, or a FormatError, of each."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from ckbd.codec import image, inputs
 from ckbd.codec.image import Picture
@@ -14,10 +18,11 @@ from ckbd.codec.machine import Team
 from ckbd.pipeline import flow, sources
 from ckbd.pipeline.flow import Window
 from ckbd.pipeline.lanes import Lanes
-from ckbd.pipeline.sources import Item
+from ckbd.pipeline.sources import Held, Item
 
 IN_FLIGHT = 2  # batches on a GPU
 BATCH = {"cpu": 1, "cuda": 32}  # images: on a CPU each by itself
+PIXELS = 1 << 25  # of a batch, at about the most
 Named = Iterator[tuple[Any, Any]]
 
 
@@ -36,12 +41,16 @@ class Encoding:
         """As ckbd.Codec.encode_iter."""
         if on_error not in ("raise", "yield"):
             raise ValueError(f"on_error: expected 'raise' or 'yield', got {on_error!r}")
-        if isinstance(quality, (int, float)):
+        if isinstance(images, (Image.Image, Picture)) or (
+            isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4
+        ):
+            raise TypeError("images: expected several, got a single one")
+        if not isinstance(quality, Iterable):
             inputs.qualities(quality, 1)
             quality = repeat(float(quality))
         inputs.effort_of(effort, self.encoder.EFFORTS)
         # Pictures that are read are large, so not many more than are needed.
-        items = sources.read(images, image.read, ahead=2 * self.parallel * self.batch)
+        items = sources.read(images, image.read, ahead=min(2 * self.parallel * self.batch, sources.READ_AHEAD))
         return self._iterate(items, iter(quality), effort, on_error == "raise")
 
     def _iterate(self, items: Iterator[Item], quality: Iterator[float], effort: int | None, raises: bool) -> Named:
@@ -61,7 +70,7 @@ class Encoding:
 
     def _encode(self, images: list[Any], qualities: list[float], effort: int | None) -> list[Any]:
         """A stream, or what was wrong with the image, of each."""
-        results: list[Any] = [self._picture(one) for one in images]
+        results: list[Any] = [_picture(one) for one in images]
         good = [i for i, one in enumerate(results) if isinstance(one, Picture)]
         lane = self.lanes.take()
         try:
@@ -78,12 +87,6 @@ class Encoding:
             self.lanes.give(lane)
         return results
 
-    def _picture(self, source: Any) -> Any:
-        try:
-            return source if isinstance(source, Exception) else image.as_picture(source)
-        except (ValueError, TypeError) as error:
-            return error
-
     def _one(self, picture: Picture, quality: float, effort: int | None) -> Any:
         try:
             return self.encoder.encode([picture], quality, effort)[0]
@@ -91,15 +94,44 @@ class Encoding:
             return error
 
 
+def _picture(source: Any) -> Any:
+    """A Picture, or what is wrong with it."""
+    try:
+        return source if isinstance(source, Exception) else image.as_picture(source)
+    except (ValueError, TypeError) as error:
+        return error
+
+
+def _pixels(source: Any) -> int:
+    """About how many an image has; of what is none, nothing."""
+    if isinstance(source, (Image.Image, Picture)):
+        return source.width * source.height
+    if isinstance(source, (np.ndarray, Tensor)):
+        return math.prod(source.shape) // 3
+    return 0
+
+
 def _windows(items: Iterator[Item], quality: Iterator[float], count: int) -> Iterator[Window[tuple[Item, float]]]:
     taken: list[tuple[Item, float]] = []
+    pixels = 0
+    held = Held(_with_quality(items, quality))
+    for item, own in held:
+        taken.append((item, own))
+        pixels += _pixels(item.value)
+        if len(taken) == count or pixels >= PIXELS:
+            yield Window(taken, [list(range(len(taken)))])
+            taken, pixels = [], 0
+    if taken:
+        yield Window(taken, [list(range(len(taken)))])
+    held.check()
+
+
+def _with_quality(items: Iterator[Item], quality: Iterator[float]) -> Iterator[tuple[Item, float]]:
     for item in items:
         own = next(quality, None)
         if own is None:
             raise ValueError(f"quality: there are fewer than images, none is left for {item.name!r}")
-        taken.append((item, own))
-        if len(taken) == count:
-            yield Window(taken, [list(range(count))])
-            taken = []
-    if taken:
-        yield Window(taken, [list(range(len(taken)))])
+        (own,) = inputs.qualities(own, 1)
+        if isinstance(item.value, Tensor) and item.value.is_cuda:
+            item = item._replace(value=_picture(item.value))  # here, on the stream of who made it
+        yield item, own

@@ -27,14 +27,14 @@ class Window(Generic[T]):
     batches: Sequence[Sequence[int]]
 
 
-def ordered(work: Callable[[T], R], items: Iterable[T], team: Team) -> Iterator[R]:
-    """map(work, items), on the team's threads: results in order, no more than two a thread under way."""
+def ordered(work: Callable[[T], R], items: Iterable[T], team: Team, threads: int) -> Iterator[R]:
+    """map(work, items), on so many threads: results in order, no more than two a thread under way."""
 
     def one(batch: list[T]) -> list[Any]:
         return [work(item) for item in batch]
 
     windows = (Window([item], [[0]]) for item in items)
-    return (result for _, result in run(windows, one, team, team.threads, 2 * team.threads))
+    return (result for _, result in run(windows, one, team, threads, 2 * threads))
 
 
 def run(
@@ -43,8 +43,8 @@ def run(
     """(item, result) of every item, in the order of the windows' items; work gives a list of results of a batch.
 
     threads: how many batches are worked on at once. Raises what work, or the source, raised: of work at the place of
-    the first item of the batch. Whatever ends the iteration, an exception, GeneratorExit or the last item: when it
-    has ended no thread is at work on it.
+    the first item of the batch, of the source after all that it gave before. Whatever ends the iteration, an
+    exception, GeneratorExit or the last item: when it has ended no thread is at work on it.
     """
 
     def batch(items: list[T]) -> list[Any]:
@@ -52,10 +52,18 @@ def run(
             return work(items)
 
     crew = machine.executor(threads)
+    failed: BaseException | None = None
     under_way: deque[Iterator[tuple[T, Future[list[Any]], int]]] = deque()
     try:
         while True:
-            while len(under_way) < depth and (window := next(windows, None)) is not None:
+            while len(under_way) < depth and failed is None:
+                try:
+                    window = next(windows, None)
+                except Exception as error:
+                    failed = error
+                    break
+                if window is None:
+                    break
                 places: dict[int, tuple[Future[list[Any]], int]] = {}
                 for numbers in window.batches:
                     future = crew.submit(batch, [window.items[i] for i in numbers])
@@ -63,6 +71,8 @@ def run(
                 under_way.append(iter([(item, *places[i]) for i, item in enumerate(window.items)]))
                 del window, places
             if not under_way:
+                if failed is not None:
+                    raise failed
                 return
             for item, future, n in under_way[0]:
                 if not future.done():
@@ -77,4 +87,4 @@ def run(
             under_way.popleft()
     finally:
         under_way.clear()
-        crew.shutdown(wait=True, cancel_futures=True)
+        machine.end(crew)

@@ -27,6 +27,11 @@ class Lane:
         """What is launched meanwhile goes to the lane's stream."""
         return torch.cuda.stream(self.stream) if self.cuda else nullcontext()
 
+    def after(self, event: Any) -> None:
+        """What is launched from now on comes after an event of another stream; None: after nothing."""
+        if event is not None and self.stream is not None:
+            self.stream.wait_event(event)
+
     def host(self, name: str, count: int, dtype: torch.dtype) -> Tensor:
         """`count` elements of host memory, on a GPU pinned. Whatever was in the memory of this name is lost."""
         if not self.cuda:

@@ -6,22 +6,43 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ckbd.codec import machine
 
 READERS = 8  # threads that read files ahead
 READ_AHEAD = 32  # files
 
+T = TypeVar("T")
+
 
 class Item(NamedTuple):
     """name: what the caller calls it. value: what was read, or the error that came instead. out: where the result is
-    to be, if the caller says.
+    to be, if the caller says; ready: what comes when the caller's stream is done with it.
     """
 
     name: Any
     value: Any
     out: Any = None
+    ready: Any = None
+
+
+class Held(Generic[T]):
+    """An iterator that ends where its source raises an error, which check() raises: what came before is not lost."""
+
+    def __init__(self, source: Iterable[T]):
+        self._source = source
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        try:
+            yield from self._source
+        except Exception as error:
+            self._error = error
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 def named(sources: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -65,7 +86,8 @@ def read(
         return Item(name, value, out)
 
     try:
-        for name, source in named(sources):
+        held = Held(named(sources))
+        for name, source in held:
             if isinstance(source, (str, os.PathLike)):
                 readers = readers or machine.executor(READERS)
                 source = readers.submit(attempt, source)
@@ -75,7 +97,8 @@ def read(
                 yield item()
         while waiting:
             yield item()
+        held.check()
     finally:
         waiting.clear()
         if readers is not None:
-            readers.shutdown(wait=True, cancel_futures=True)
+            machine.end(readers)

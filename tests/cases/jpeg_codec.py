@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ckbd.codec.image import Picture
@@ -14,7 +15,7 @@ class JpegCodec:
     """Estimates ten bytes less than it writes."""
 
     model_hash = "0123456789ab"
-    team = Team(2)
+    team, device = Team(2), torch.device("cpu")
 
     def encode(self, images, quality, effort=None):
         return [RIVALS["jpeg-444"].encode(picture.rgb, quality) for picture in images]

@@ -82,6 +82,32 @@ def test_the_error_of_the_first_item_is_raised_and_the_team_lives_on():
     assert team._idle == 3
 
 
+def test_an_interrupt_goes_before_other_errors():
+    team, begun = Team(2), threading.Event()
+
+    def work(i):
+        if i == 0:
+            begun.wait(5)
+            raise ValueError("a stream")
+        begun.set()
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        team(work, range(2))
+    assert team._idle == 1
+
+
+def test_a_system_without_more_threads_is_worked_on_with_those_there_are(monkeypatch):
+    class Full:
+        def submit(self, work):
+            raise RuntimeError("can't start new thread")
+
+    team = Team(4)
+    monkeypatch.setattr(machine, "_pool", Full)
+    assert team(lambda i: i, range(10)) == list(range(10))
+
+
 def test_helpers_share_the_callers_modes():
     team = Team(4)
     with torch.inference_mode():

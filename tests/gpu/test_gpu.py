@@ -42,7 +42,8 @@ def own_choices(monkeypatch, tmp_path):
     monkeypatch.setenv("CKBD_TUNE_CACHE", str(tmp_path / "tune"))
     monkeypatch.setattr(tune, "_chosen", {})
     monkeypatch.setattr(tune, "_known", {})
-    monkeypatch.setattr(tune, "_left", [float("inf")])
+    monkeypatch.setattr(tune, "_thorough", set())
+    monkeypatch.setattr(tune, "_left", [1e9])
 
 
 # Integers: every bit of the CPU's
@@ -393,6 +394,35 @@ def test_the_callers_tensors_and_floats(both, mixed):
     assert x.data_ptr() == out.data_ptr() and out.max() > 0
     with pytest.raises(ValueError, match="on cuda"):
         both[1].decode_tensors(streams[:1], out=torch.zeros((1, 3, 64, 64), dtype=torch.uint8))
+
+
+def test_the_callers_tensors_are_written_after_what_the_caller_has_queued(both, mixed):
+    streams, _ = mixed
+    (want,) = both[1].decode_tensors(streams[2:3])
+    busy, out = torch.zeros(1 << 28, device="cuda"), torch.empty((1, *want.shape), dtype=torch.uint8, device="cuda")
+    for _ in range(5):
+        for _ in range(40):
+            busy += 1
+        out.zero_()
+        (x,) = both[1].decode_tensors(streams[2:3], out=out)
+        assert torch.equal(x, want)
+
+
+def test_tensors_of_the_callers_stream_become_streams(both):
+    side, x = torch.cuda.Stream(), torch.from_numpy(textured(70, 130)).permute(2, 0, 1).cuda()
+    (want,) = both[1].encode([x])
+    with torch.cuda.stream(side):
+        busy = torch.zeros(1 << 28, device="cuda")
+        for _ in range(40):
+            busy += 1
+        made = (x.float() / 255).clone()
+        assert [s for _, s in both[1].encode_iter([made])] == [want]
+
+
+def test_a_side_that_kernels_cannot_take_is_an_error_of_its_own(both, mixed):
+    (long,) = both[0].encode([np.zeros((1, (1 << 19) + 65, 3), np.uint8)])
+    out = [x for _, x in both[1].decode_iter([mixed[0][0], long, mixed[0][0]], on_error="yield")]
+    assert isinstance(out[1], ckbd.FormatError) and out[1].field == "width" and torch.equal(out[0], out[2])
 
 
 def test_floats_in_full_are_nearer(both, mixed):

@@ -46,6 +46,7 @@ def forget(monkeypatch):
     """As another process finds it."""
     monkeypatch.setattr(tune, "_chosen", {})
     monkeypatch.setattr(tune, "_known", {})
+    monkeypatch.setattr(tune, "_thorough", set())
 
 
 @pytest.mark.parametrize("sites, want", [(0, 1), (1, 1), (2, 2), (3, 4), (768, 1024), (1024, 1024), (1025, 2048)])
@@ -218,6 +219,17 @@ def test_thorough_measures_what_was_passed_over_before(clock, monkeypatch):
     assert tune.choose(DEVICE, "key", (A, B, C), never) == C
 
 
+def test_thorough_measures_anew_what_was_measured_among_other_work(clock, folder, monkeypatch):
+    assert tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__) == B
+    with tune.thorough():
+        assert tune.choose(DEVICE, "key", (A, B), {A: 1.0, B: 2.0}.__getitem__) == A
+        tune._known.clear()
+        assert tune.choose(DEVICE, "key", (A, B), never) == A, "once"
+    assert tune.choose(DEVICE, "key", (A, B), never) == A
+    forget(monkeypatch)
+    assert tune.choose(DEVICE, "key", (A, B), never) == A, "the file has it"
+
+
 def test_what_ships_is_not_measured(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(tune, "_device_name", lambda device: "GPU, 9.0, 132 multiprocessors, triton 3.6.0")
     shipped = tmp_path / "tuned.json"
@@ -232,6 +244,8 @@ def test_what_ships_is_not_measured(folder, monkeypatch, tmp_path):
         forget(monkeypatch)
         tune._shipped.cache_clear()
         assert tune.choose(DEVICE, "key", (A, B), never) == B
+        with tune.thorough():
+            assert tune.choose(DEVICE, "key", (A, B), never) == B
         assert tune.choose(DEVICE, "key", (A, C), {A: 1.0, C: 2.0}.__getitem__) == A, (
             "of another choice it says nothing"
         )

@@ -390,3 +390,82 @@ def test_half_precision_is_near(codec, streams, want):
     """What a GPU does by default: the latents are the same, pixels nearly."""
     for (_, x), rgb in zip(codec.decode_iter(streams, layout="HWC", half=True), want, strict=True):
         assert (x.int() - rgb.int()).abs().max() <= 4 and (x.int() - rgb.int()).float().abs().mean() < 0.5
+
+
+def test_a_side_that_kernels_cannot_take_is_an_error_of_its_own(tiny, flat, streams, want):
+    (long,) = tiny.encode([np.zeros(((1 << 19) + 65, 1, 3), np.uint8)])
+    out = [x for _, x in flat.decode_iter([streams[0], long, streams[1]], layout="HWC", on_error="yield")]
+    assert torch.equal(out[0], want[0]) and torch.equal(out[2], want[1])
+    assert (out[1].field, out[1].offset) == ("height", 14) and "524353 pixels are more than the 524288" in str(out[1])
+    with pytest.raises(FormatError, match="height at byte 14"):
+        flat.decode([long])
+    (x,) = tiny.decode_tensors([long])
+    assert x.shape == (3, (1 << 19) + 65, 1)
+
+
+def test_windows_count_what_a_picture_takes_however_thin(codec, tiny, monkeypatch):
+    (thin,) = tiny.encode([textured(1, 64 * 40)])
+    monkeypatch.setitem(decode.PIXELS, "cpu", 64 * 64 * 100)
+    sizes = []
+    real = decode._Work.batch
+    monkeypatch.setattr(
+        decode._Work, "batch", lambda self, lane, items: sizes.append(len(items)) or real(self, lane, items)
+    )
+    list(codec.decode_iter([thin] * 10))
+    assert max(sizes) <= 2 and sum(sizes) == 10
+
+
+def test_what_a_source_gave_before_its_error_is_given_on(codec, streams, want):
+    def source():
+        yield streams[0]
+        yield streams[1]
+        raise OSError("the disk is gone")
+
+    found = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for _, x in codec.decode_iter(source(), layout="HWC"):
+            found.append(x)
+    assert len(found) == 2 and all(torch.equal(x, rgb) for x, rgb in zip(found, want, strict=False))
+    found = []
+    with pytest.raises(TypeError, match="stream: expected bytes"):
+        for _, x in codec.decode_iter([streams[0], 5]):
+            found.append(x)
+    assert len(found) == 1
+
+
+def test_a_callers_autocast_reaches_no_pixel(tiny_path, streams, want):
+    codec = ckbd.load(tiny_path, threads=3)
+    picture = textured(300, 300)
+    stream = codec.encode([picture])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert codec.encode([picture]) == stream and [s for _, s in codec.encode_iter([picture])] == stream
+        for x, p, rgb in zip(
+            codec.decode_tensors(streams, layout="HWC"), codec.decode_pictures(streams), want, strict=True
+        ):
+            assert torch.equal(x, rgb) and np.array_equal(p.rgb, rgb.numpy())
+
+
+def test_garbage_collected_on_a_thread_of_ours_does_not_wait_for_itself(tiny_path, streams):
+    """An iterator in a cycle, found by a collector that runs where its own threads wait for the work."""
+    codec = ckbd.load(tiny_path, threads=2)
+
+    class Holder:
+        pass
+
+    holder = Holder()
+    holder.me, holder.iterator = holder, codec.decode_iter(streams * 20, batch_count=1)
+    next(holder.iterator)
+    done = threading.Event()
+
+    def collect(_):
+        gc.collect()
+        done.set()
+
+    gc.disable()
+    try:
+        del holder
+        with decode.flow.machine.executor(1) as crew:
+            crew.submit(collect, 0)
+            assert done.wait(20)
+    finally:
+        gc.enable()

@@ -56,6 +56,14 @@ def test_what_cannot_be_meant_is_refused(tiny, pictures):
         list(tiny.encode_iter(pictures, [50]))
     with pytest.raises(TypeError, match="expected several"):
         list(tiny.encode_iter("picture.png"))
+    for one in (pictures[0], torch.from_numpy(pictures[0]), Image.fromarray(pictures[0]), ckbd.Picture(pictures[0])):
+        with pytest.raises(TypeError, match="images: expected several, got a single one"):
+            tiny.encode_iter(one)
+    with pytest.raises(ValueError, match="quality: expected 1 to 100, got 101"):
+        list(tiny.encode_iter(pictures, [50, 101, 50, 50], on_error="yield"))
+    assert list(tiny.encode_iter(np.stack([pictures[0]] * 2), np.float32(50))) == list(
+        tiny.encode_iter([pictures[0]] * 2)
+    )
 
 
 def test_pictures_too_large_for_the_codec_are_named(tiny_path, pictures):
