@@ -22,7 +22,7 @@ from bench.common import save
 from ckbd import _rans
 from ckbd.codec import machine
 from ckbd.codec.decoder import Decoder
-from ckbd.pipeline import decode
+from ckbd.pipeline import work
 from ckbd.pipeline.pixels import Form
 
 COUNT = 4096
@@ -32,7 +32,7 @@ Batch = _rans.Batch
 class NoZone:
     """Networks that give the same of everything, at once."""
 
-    ragged = True
+    ragged, most_side = True, None
 
     def __init__(self, M: int):
         self.M = M
@@ -119,7 +119,7 @@ def interpreter(args: argparse.Namespace) -> list[dict]:
                 stack.enter_context(mock.patch.object(torch.Tensor, "copy_", lambda self, *_: self))
                 stack.enter_context(mock.patch.object(Form, "pixels", lambda self, x_hat, gray: x_hat))
                 if kind == "cuda":
-                    stack.enter_context(mock.patch.object(decode, "apart", lambda device: False))
+                    stack.enter_context(mock.patch.object(work, "apart", lambda device: False))
                 us = microseconds(iterate, len(streams), args)
             rows.append({"impl": "decode_iter", "plan": kind, "batch": size, "us": us})
             print(f"batch {size:4} decode_iter, as on {kind:4} {us:8.2f} us a picture", flush=True)

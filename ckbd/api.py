@@ -6,7 +6,8 @@ The algorithm is in ckbd.codec.encoder and ckbd.codec.decoder, in parts; ckbd.pa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from ckbd.codec import container, image, machine, zone
-from ckbd.codec.container import FormatError
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
@@ -61,7 +61,15 @@ class Codec(Generic[E, D]):
 
     def __init__(self, encoder: E, decoder: D, team: Team, device: torch.device):
         self.encoder, self.decoder, self.team, self.device = encoder, decoder, team, device
+        self.origin: tuple[Callable[..., Any], dict[str, Any]] | None = None  # how to load it again
         self._decoding, self._encoding = Decoding(decoder, team, device), Encoding(encoder, team, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled are the arguments of ckbd.load, so that the other process loads the same model file."""
+        if self.origin is None:
+            raise TypeError("only a codec of ckbd.load can be pickled: load one in each process")
+        function, arguments = self.origin
+        return partial(function, **arguments), ()
 
     @property
     def model(self) -> Networks:
@@ -132,13 +140,13 @@ class Codec(Generic[E, D]):
         batch_pixels: int | None = None,
         batch_count: int = COUNT,
         half: bool | None = None,
-    ) -> Iterator[tuple[Any, Tensor | FormatError | OSError]]:
+    ) -> Iterator[tuple[Any, Tensor | ValueError | OSError]]:
         """(name, tensor) of each stream, in order, while the next ones are decoded: for any number of any sizes.
 
-        streams: bytes, uint8 tensors of one dimension, paths, or pairs (name, one of these); the name of a path is
-        the path, of anything else its number. layout: "CHW" or "HWC". dtype: uint8, or float16 or float32 in [0, 1],
+        streams: bytes, uint8 tensors of one dimension, paths, or pairs (name, one of these), or a mapping; the name of
+        a path is the path, of anything else its number. layout: "CHW" or "HWC". dtype: uint8, or float16 or float32 in [0, 1],
         which are the uint8 pixels over 255. out: tensors to decode into, one for each stream, of just its shape.
-        on_error: "raise", or "yield" the FormatError, or the OSError of a path, in the tensor's place. batch_pixels,
+        on_error: "raise", or "yield" the FormatError, or the OSError or ValueError of a path, in the tensor's place. batch_pixels,
         batch_count: what is taken from streams together at the most; memory is bounded by a few times that, and by
         one picture (docs/batches.md). half: g_s in float16 (None: on a GPU). Latents are those of decode_latents, to
         the bit; pixels are on a CPU those of decode.

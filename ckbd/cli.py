@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ckbd import target as targets
 from ckbd.files import BAD_INPUT, Ordered, UsageError, complain, plan, reason_of, run
 
 if TYPE_CHECKING:
     from ckbd.api import Codec
-    from ckbd.codec.image import Picture
 
 
 GPU_FILES = 3  # at a time: one is read, one in the networks, one written
@@ -40,53 +40,6 @@ def _side_by_side(codec: Codec | None) -> Ordered:
     return lambda work, jobs: flow.ordered(work, jobs, codec.team, threads)
 
 
-def search(measure: Callable[[float], float], target: float, *, at_most: bool) -> tuple[float, bool]:
-    """The quality, of 1 to 100 in the stream's steps of 1/2, at which a rising measure meets target.
-
-    at_most: the highest quality whose measure is not above target; otherwise the lowest not below it. The
-    second value says whether target lies between the measures at 1 and 100; if not, the quality is the
-    nearer end.
-    """
-
-    def below(value: float) -> bool:
-        return value <= target if at_most else value < target
-
-    low, high = 2, 200
-    at_low, at_high = measure(low / 2), measure(high / 2)
-    reached = at_low <= target <= at_high
-    if not below(at_low):
-        return low / 2, reached
-    if below(at_high):
-        return high / 2, reached
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if below(measure(middle / 2)) else (low, middle)
-    return (low if at_most else high) / 2, reached
-
-
-def _encode_to_target(codec: Codec, picture: Picture, args: argparse.Namespace) -> tuple[bytes, float, str]:
-    """The stream, its quality, and a warning (empty if the target is within reach)."""
-    from ckbd.codec.image import psnr
-
-    pixels = picture.height * picture.width
-    streams: dict[float, bytes] = {}
-    values: dict[float, float] = {}
-
-    def measure(quality: float) -> float:
-        (streams[quality],) = codec.encode([picture], quality=quality, effort=args.effort)
-        if args.target_bpp is not None:
-            values[quality] = 8 * len(streams[quality]) / pixels
-        else:
-            (decoded,) = codec.decode_pictures([streams[quality]])
-            values[quality] = psnr(picture.rgb, decoded.rgb)
-        return values[quality]
-
-    target, unit = (args.target_bpp, "bpp") if args.target_bpp is not None else (args.target_psnr, "dB")
-    quality, reached = search(measure, target, at_most=unit == "bpp")
-    warning = f"{target:g} {unit} is out of reach; quality {quality:g} gives {values[quality]:.4g}"
-    return streams[quality], quality, "" if reached else warning
-
-
 def encode(args: argparse.Namespace) -> int:
     from ckbd.codec import image
 
@@ -100,7 +53,8 @@ def encode(args: argparse.Namespace) -> int:
             quality = args.quality
             (stream,) = codec.encode([picture], quality=quality, effort=args.effort)
         else:
-            stream, quality, warning = _encode_to_target(codec, picture, args)
+            wanted = {"bpp": args.target_bpp, "psnr": args.target_psnr}
+            stream, quality, warning = targets.encode(codec, picture, args.effort, **wanted)
             if warning:
                 complain(source, f"warning: {warning}")
         target.parent.mkdir(parents=True, exist_ok=True)

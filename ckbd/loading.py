@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,6 +36,16 @@ def load(
     Model files of `ckbd train CONFIG` give a codec of ckbd.papers. Its exact zone runs on the CPU in float32
     whatever the device: other backends and carriers are refused.
     """
+    arguments: dict[str, Any] = {"device": device, "threads": threads, "max_pixels": max_pixels}
+    arguments |= {"carrier": carrier, "backend": backend}
+    codec = _load(model, **arguments)
+    codec.origin = load, {"model": model, **arguments}
+    return codec
+
+
+def _load(
+    model: str | Path, *, device: Any, threads: int | None, max_pixels: int, carrier: torch.dtype | None, backend: str
+) -> Codec:
     if carrier not in (None, torch.float32, torch.float64):
         raise ValueError(f"carrier: expected torch.float32 or torch.float64, got {carrier}")
     if file.format_of(model) != FORMAT:

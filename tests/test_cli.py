@@ -12,6 +12,7 @@ from jpeg_codec import JpegCodec
 from PIL import Image
 
 from ckbd import cli, loading
+from ckbd import target as targets
 from ckbd.codec import container
 from ckbd.codec.image import Picture, psnr
 
@@ -180,12 +181,12 @@ def test_search_finds_every_threshold(at_most):
             asked.append(quality)
             return values[int(2 * quality) - 2]
 
-        quality, reached = cli.search(measure, target, at_most=at_most)
+        quality, reached = targets.search(measure, target, at_most=at_most)
         assert reached == (values[0] <= target <= values[-1]) and quality in asked and len(asked) <= 10
         fitting = halves[values <= target] if at_most else halves[values >= target]
         assert quality == (max(fitting) if at_most else min(fitting, default=100))
-    assert cli.search(lambda quality: quality, 0.5, at_most=at_most) == (1, False)
-    assert cli.search(lambda quality: quality, 100.5, at_most=at_most) == (100, False)
+    assert targets.search(lambda quality: quality, 0.5, at_most=at_most) == (1, False)
+    assert targets.search(lambda quality: quality, 100.5, at_most=at_most) == (100, False)
 
 
 @pytest.mark.parametrize("options, effort", [([], None), (["--effort", "0"], 0), (["--effort", "1"], 1)])

@@ -136,39 +136,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return narrow
 
 
-def from_torch(x: torch.Tensor) -> Picture:
-    """A picture of a tensor (3, H, W), (H, W, 3) or, gray, (H, W): uint8, or floating point in [0, 1], on any device.
-
-    Where both ends are 3 the channels are first. Floats are rounded to 8 bits. Raises ValueError for anything else,
-    for values beyond [0, 1] and for NaN.
-    """
-    x = x.detach()
-    if x.ndim == 3 and x.shape[0] == 3:
-        x = x.permute(1, 2, 0)
-    if not x.numel() or not (x.ndim == 2 or (x.ndim == 3 and x.shape[2] == 3)):
-        raise ValueError(f"tensor: expected (3, H, W), (H, W, 3) or (H, W), got {tuple(x.shape)}")
-    if x.is_floating_point():
-        if not (x.min() >= 0 and x.max() <= 1):  # neither is so with a NaN
-            raise ValueError(f"tensor: expected values in [0, 1], got {float(x.min()):g} to {float(x.max()):g}")
-        x = x.float().mul(255).round_().to(torch.uint8)
-    elif x.dtype != torch.uint8:
-        raise ValueError(f"tensor: expected uint8 or floating point in [0, 1], got {x.dtype}")
-    return from_array(x.cpu().contiguous().numpy())
-
-
-def as_picture(source: Image.Image | np.ndarray | Picture | torch.Tensor) -> Picture:
-    """A Picture of any of the four kinds that encode takes; TypeError for anything else."""
-    if isinstance(source, Picture):
-        return source
-    if isinstance(source, Image.Image):
-        return from_pil(source)
-    if isinstance(source, np.ndarray):
-        return from_array(source)
-    if isinstance(source, torch.Tensor):
-        return from_torch(source)
-    raise TypeError(f"image: expected a PIL image, a numpy array, a tensor or a Picture, got {type(source).__name__}")
-
-
 def to_pil(picture: Picture) -> Image.Image:
     """A Pillow image of mode RGB, L, RGBA or LA, the ICC profile in its info."""
     image = Image.fromarray(picture.rgb)

@@ -7,22 +7,60 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ckbd.codec import image
 from ckbd.codec.image import Picture
 
-AnyImage = Image.Image | np.ndarray | Picture | torch.Tensor
+AnyImage = Image.Image | np.ndarray | Picture | Tensor
+NEARLY = 0.5 / 255  # beyond [0, 1], what rounding to 8 bits makes nothing of
 Quality = float | Sequence[float]
+
+
+def from_torch(x: Tensor) -> Picture:
+    """A picture of a tensor (3, H, W), (H, W, 3) or, gray, (H, W): uint8, or floating point in [0, 1], on any device.
+
+    Where both ends are 3 the channels are first. Floats are rounded to 8 bits. Raises ValueError for anything else,
+    for values beyond [0, 1] and for NaN.
+    """
+    x = x.detach()
+    if x.ndim == 3 and x.shape[0] == 3:
+        x = x.permute(1, 2, 0)
+    if not x.numel() or not (x.ndim == 2 or (x.ndim == 3 and x.shape[2] == 3)):
+        raise ValueError(f"tensor: expected (3, H, W), (H, W, 3) or (H, W), got {tuple(x.shape)}")
+    if x.is_floating_point():
+        low, high = float(x.min()), float(x.max())
+        if not (low >= -NEARLY and high <= 1 + NEARLY):  # neither is so with a NaN
+            raise ValueError(
+                f"tensor: expected values in [0, 1], got {low:.7g} to {high:.7g}; clamp(0, 1) makes them so"
+            )
+        x = x.float().clamp(0, 1).mul(255).round_().to(torch.uint8)
+    elif x.dtype != torch.uint8:
+        raise ValueError(f"tensor: expected uint8 or floating point in [0, 1], got {x.dtype}")
+    return image.from_array(x.cpu().contiguous().numpy())
+
+
+def as_picture(source: Image.Image | np.ndarray | Picture | Tensor) -> Picture:
+    """A Picture of any of the four kinds that encode takes; TypeError for anything else."""
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, Image.Image):
+        return image.from_pil(source)
+    if isinstance(source, np.ndarray):
+        return image.from_array(source)
+    if isinstance(source, Tensor):
+        return from_torch(source)
+    raise TypeError(f"image: expected a PIL image, a numpy array, a tensor or a Picture, got {type(source).__name__}")
 
 
 def pictures_and_qualities(
     images: Sequence[AnyImage], quality: Quality, max_pixels: int
 ) -> tuple[list[Picture], list[float]]:
     """Pictures, and a quality for each. Raises TypeError for a single image, ValueError for one that is too large."""
-    several = isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4
-    if isinstance(images, (Image.Image, np.ndarray, Picture, torch.Tensor)) and not several:
+    several = isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4
+    if isinstance(images, (Image.Image, np.ndarray, Picture, Tensor)) and not several:
         raise TypeError("images: expected a sequence of images, got a single one")
-    pictures = [image.as_picture(i) for i in images]
+    pictures = [as_picture(i) for i in images]
     values = qualities(quality, len(pictures))
     for picture in pictures:
         if picture.width * picture.height > max_pixels:

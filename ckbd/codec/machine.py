@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
@@ -130,7 +131,12 @@ class Team:
 
     def __init__(self, threads: int):
         self.threads = threads
-        self._idle = threads - 1  # may be below 0, where a caller that waited is back before its substitute is done
+        self.forget()
+        after_fork(self)
+
+    def forget(self) -> None:
+        """As if nobody were at work: in the child of a fork nobody is."""
+        self._idle = self.threads - 1  # may be below 0, where who waited is back before the substitute is done
         self._lock = threading.Lock()
 
     def _hire(self) -> bool:
@@ -214,6 +220,7 @@ class Team:
 
 _threads: ThreadPoolExecutor | None = None
 _local = threading.local()
+_inherited: weakref.WeakSet[Forgets] = weakref.WeakSet()
 _lock = threading.Lock()
 
 
@@ -248,9 +255,22 @@ def _begin() -> None:
     _stay_alone()
 
 
+class Forgets(Protocol):
+    """What belongs to threads, which a fork leaves behind."""
+
+    def forget(self) -> None: ...
+
+
+def after_fork(thing: Forgets) -> None:
+    """Calls thing.forget() in every child that this process forks, as long as anybody holds it."""
+    _inherited.add(thing)
+
+
 def _forget() -> None:
     global _threads, _lock
     _threads, _lock = None, threading.Lock()
+    for thing in list(_inherited):
+        thing.forget()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,8 +1,7 @@
 """Rate and distortion of a codec over a folder of images, beside the codecs that Pillow carries.
 
-Every rate is that of bytes that exist and were decoded again: bpp = 8 * len(stream) / (H * W). A curve's
-points are means over the images at one setting, bpp as well as PSNR and MS-SSIM. Only pixels are compared:
-alpha and ICC profiles are left out of every codec's input.
+Every rate is that of bytes that exist and were decoded again: bpp = 8 * len(stream) / (H * W). A curve's points are
+means over the images at one setting, bpp, PSNR and MS-SSIM. Pixels alone are compared: no alpha, no ICC profile.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ WINDOW = (0.15, 1.0)
 METRICS = ("psnr", "ms_ssim")
 JPEGS = ("jpeg-420", "jpeg-444")
 MS_SSIM_MIN_SIDE = 161  # four halvings under an 11x11 window
-# What a stream may hold beyond its estimated bits: a share for the coder's rounding, and bytes for the
-# container.
+# What a stream may hold beyond its estimated bits: a share for the coder's rounding, and bytes for the container.
 EXCESS_SHARE, EXCESS_BYTES = 0.005, 48
 COLUMNS = (
     "codec",
@@ -239,14 +237,13 @@ def run(
 ) -> dict[str, Any]:
     """Measure codec at each quality, and the rivals, on every image below a folder, whatever their sizes.
 
-    threads: how many rivals run at once (None: one a core). effort: the codec's (None: its default). progress:
-    show a bar on stderr. Returns "curve" (quality, bpp, psnr, ms_ssim: one value a quality), "rivals" ({name: bpp,
-    psnr, ms_ssim}; with both JPEGs
-    also "jpeg-best", their envelope), "bd_rate" ({name: percent against that rival, or None}), "bd_bpp" (the
-    rival's rates that each was taken over), "bd_rate_ms_ssim" and "bd_bpp_ms_ssim" (the same at equal MS-SSIM),
-    "absent" ({name: why a rival is missing}), "images", "model", "estimate" (the stream farthest from its
-    estimated bits), "rows" (one an image and setting, with the keys of COLUMNS). Raises ValueError if the
-    folder holds no image or one that cannot be read, and for an unknown rival.
+    threads: how many points and how many rivals at once (None: one a core). effort: the codec's (None: its default).
+    progress: show a bar on stderr. Returns "curve" (quality, bpp, psnr, ms_ssim: one value a quality), "rivals"
+    ({name: bpp, psnr, ms_ssim}; with both JPEGs also "jpeg-best", their envelope), "bd_rate" ({name: percent against
+    that rival, or None}), "bd_bpp" (the rival's rates that each was taken over), "bd_rate_ms_ssim" and
+    "bd_bpp_ms_ssim" (the same at equal MS-SSIM), "absent" ({name: why a rival is missing}), "images", "model",
+    "estimate" (the stream farthest from its estimated bits), "rows" (one an image and setting, with the keys of
+    COLUMNS). Raises ValueError if the folder holds no image or an unreadable one, and for an unknown rival.
     """
     paths = image.find(folder)
     if not paths:

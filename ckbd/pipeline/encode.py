@@ -36,7 +36,12 @@ class Encoding:
         self.batch = BATCH.get(device.type, BATCH["cuda"])
 
     def run(
-        self, images: Iterable[Any], quality: float | Iterable[float], effort: int | None, *, on_error: str = "raise"
+        self,
+        images: Iterable[Any],
+        quality: str | float | Iterable[float],
+        effort: int | None,
+        *,
+        on_error: str = "raise",
     ) -> Named:
         """As ckbd.Codec.encode_iter."""
         if on_error not in ("raise", "yield"):
@@ -45,9 +50,8 @@ class Encoding:
             isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4
         ):
             raise TypeError("images: expected several, got a single one")
-        if not isinstance(quality, Iterable):
-            inputs.qualities(quality, 1)
-            quality = repeat(float(quality))
+        if isinstance(quality, str) or not isinstance(quality, Iterable):
+            quality = repeat(*inputs.qualities(float(quality), 1))
         inputs.effort_of(effort, self.encoder.EFFORTS)
         # Pictures that are read are large, so not many more than are needed.
         items = sources.read(images, image.read, ahead=min(2 * self.parallel * self.batch, sources.READ_AHEAD))
@@ -61,7 +65,7 @@ class Encoding:
         try:
             for (item, _), result in found:
                 if isinstance(result, Exception) and (raises or not isinstance(result, (OSError, ValueError))):
-                    raise result
+                    raise sources.noted(result, item.name)
                 yield item.name, result
                 del item, result
         finally:
@@ -97,7 +101,7 @@ class Encoding:
 def _picture(source: Any) -> Any:
     """A Picture, or what is wrong with it."""
     try:
-        return source if isinstance(source, Exception) else image.as_picture(source)
+        return source if isinstance(source, Exception) else inputs.as_picture(source)
     except (ValueError, TypeError) as error:
         return error
 
@@ -132,6 +136,8 @@ def _with_quality(items: Iterator[Item], quality: Iterator[float]) -> Iterator[t
         if own is None:
             raise ValueError(f"quality: there are fewer than images, none is left for {item.name!r}")
         (own,) = inputs.qualities(own, 1)
-        if isinstance(item.value, Tensor) and item.value.is_cuda:
-            item = item._replace(value=_picture(item.value))  # here, on the stream of who made it
+        if isinstance(item.value, Tensor):
+            item = item._replace(value=_picture(item.value.clone()))  # here, on the stream of who made it
+        elif isinstance(item.value, np.ndarray):
+            item = item._replace(value=item.value.copy())  # whoever gave it may write to it while it waits
         yield item, own

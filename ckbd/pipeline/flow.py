@@ -6,6 +6,7 @@ more than `depth` windows of them are under way or wait to be taken.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -52,6 +53,7 @@ def run(
             return work(items)
 
     crew = machine.executor(threads)
+    process = os.getpid()
     failed: BaseException | None = None
     under_way: deque[Iterator[tuple[T, Future[list[Any]], int]]] = deque()
     try:
@@ -75,6 +77,8 @@ def run(
                     raise failed
                 return
             for item, future, n in under_way[0]:
+                if os.getpid() != process:
+                    raise RuntimeError("an iterator goes on only in the process that began it: its threads are there")
                 if not future.done():
                     with team.away():
                         future.exception()

@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from ckbd.codec import machine
 
 
 class Lane:
@@ -69,17 +70,18 @@ class Lanes:
     """Lanes for as many batches as are in flight at once."""
 
     def __init__(self, device: torch.device, count: int):
+        self._device, self._count = device, count
+        self.forget()
+        machine.after_fork(self)
+
+    def forget(self) -> None:
+        """All are free: in the child of a fork, whose parent's threads held some."""
         self._free: SimpleQueue[Lane] = SimpleQueue()
-        for _ in range(count):
-            self._free.put(Lane(device))
+        for _ in range(self._count):
+            self._free.put(Lane(self._device))
 
     def take(self) -> Lane:
         return self._free.get()
 
     def give(self, lane: Lane) -> None:
         self._free.put(lane)
-
-
-def numpy(tensor: Tensor) -> np.ndarray:
-    """The memory of a tensor of host() or down(), as the coder takes it."""
-    return tensor.numpy()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from torch import Tensor
 
 from ckbd.codec import machine
 
 READERS = 8  # threads that read files ahead
 READ_AHEAD = 32  # files
+_NONE_LEFT = object()
 
 T = TypeVar("T")
 
@@ -46,16 +50,26 @@ class Held(Generic[T]):
 
 
 def named(sources: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """(name, source) of each: of a pair as it is, of a path the path, of anything else its number."""
-    if isinstance(sources, (str, bytes, bytearray, memoryview, os.PathLike)):
+    """(name, source) of each: of a pair as it is, of a path the path, of anything else its number; of a mapping its
+    items.
+    """
+    single = isinstance(sources, (np.ndarray, Tensor)) and sources.ndim < 2
+    if single or isinstance(sources, (str, bytes, bytearray, memoryview, os.PathLike)):
         raise TypeError("sources: expected several, got a single one")
-    for number, source in enumerate(sources):
-        if isinstance(source, tuple) and len(source) == 2:
-            yield source
+    for number, source in enumerate(sources.items() if isinstance(sources, Mapping) else sources):
+        if isinstance(source, (tuple, list)) and len(source) == 2:
+            yield source[0], source[1]
         elif isinstance(source, (str, os.PathLike)):
             yield source, source
         else:
             yield number, source
+
+
+def noted(error: Exception, name: Any) -> Exception:
+    """The error, with a note of what it belongs to where this Python has notes."""
+    if hasattr(error, "add_note"):
+        error.add_note(f"ckbd: this is of {name!r}")
+    return error
 
 
 def read(
@@ -80,8 +94,8 @@ def read(
         value = value.result() if isinstance(value, Future) else value
         if given is None:
             return Item(name, value)
-        out = next(given, None)
-        if out is None:
+        out = next(given, _NONE_LEFT)
+        if out is _NONE_LEFT:
             raise ValueError(f"out: there are fewer tensors than sources, none is left for {name!r}")
         return Item(name, value, out)
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import threading
 import time
 
@@ -14,7 +15,7 @@ import ckbd
 from ckbd.codec import batches, zone
 from ckbd.codec.container import FormatError
 from ckbd.codec.decoder import Decoder
-from ckbd.pipeline import decode, sources
+from ckbd.pipeline import decode, sources, work
 
 SIZES = [(64, 64), (1, 1), (200, 170), (60, 64), (64, 50), (90, 300), (130, 65), (64, 64), (2, 129), (1, 700)]
 
@@ -219,8 +220,8 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(codec, streams)
         ({"layout": "WHC"}, "layout: expected CHW or HWC, got 'WHC'"),
         ({"dtype": torch.int8}, "dtype: expected torch.uint8, torch.float16, torch.float32, got torch.int8"),
         ({"on_error": "skip"}, "on_error: expected 'raise' or 'yield', got 'skip'"),
-        ({"batch_pixels": 0}, "batch_pixels: expected at least 1, got 0"),
-        ({"batch_count": -1}, "batch_count: expected at least 1, got -1"),
+        ({"batch_pixels": 0}, "batch_pixels: expected a whole number of at least 1, got 0"),
+        ({"batch_count": -1}, "batch_count: expected a whole number of at least 1, got -1"),
     ):
         with pytest.raises(ValueError, match=message):
             codec.decode_iter(never(), **options)
@@ -281,7 +282,7 @@ def test_an_iterator_that_ends_early_leaves_nothing_at_work(codec, streams):
 
 def test_an_error_of_ours_is_raised_at_its_place(codec, streams, monkeypatch):
     calls = 0
-    real = decode._Work.batch
+    real = work.Work.batch
 
     def fail(self, lane, items):
         nonlocal calls
@@ -290,7 +291,7 @@ def test_an_error_of_ours_is_raised_at_its_place(codec, streams, monkeypatch):
             raise MemoryError("none left")
         return real(self, lane, items)
 
-    monkeypatch.setattr(decode._Work, "batch", fail)
+    monkeypatch.setattr(work.Work, "batch", fail)
     monkeypatch.setattr(codec._decoding, "parallel", 1)
     iterator = codec.decode_iter([streams[0]] * 6, batch_count=1, on_error="yield")
     assert next(iterator)[0] == 0
@@ -407,9 +408,9 @@ def test_windows_count_what_a_picture_takes_however_thin(codec, tiny, monkeypatc
     (thin,) = tiny.encode([textured(1, 64 * 40)])
     monkeypatch.setitem(decode.PIXELS, "cpu", 64 * 64 * 100)
     sizes = []
-    real = decode._Work.batch
+    real = work.Work.batch
     monkeypatch.setattr(
-        decode._Work, "batch", lambda self, lane, items: sizes.append(len(items)) or real(self, lane, items)
+        work.Work, "batch", lambda self, lane, items: sizes.append(len(items)) or real(self, lane, items)
     )
     list(codec.decode_iter([thin] * 10))
     assert max(sizes) <= 2 and sum(sizes) == 10
@@ -469,3 +470,66 @@ def test_garbage_collected_on_a_thread_of_ours_does_not_wait_for_itself(tiny_pat
             assert done.wait(20)
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_in_the_middle_of_an_iteration(tiny_path, streams, want):
+    """The child decodes with the same codec; the parent's iterator does not go on there, and says so."""
+    codec = ckbd.load(tiny_path, threads=2)
+    iterator = codec.decode_iter(streams * 20, batch_count=1)
+    next(iterator)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            out = codec.decode_tensors(streams, layout="HWC")
+            if all(torch.equal(x, y) for x, y in zip(out, want, strict=True)):
+                next(iterator)
+        except RuntimeError as error:
+            status = 0 if "only in the process that began it" in str(error) else 2
+        finally:
+            os._exit(status)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if ended[0] == 0:
+        os.kill(pid, 9)
+    assert ended == (pid, 0)
+    assert len(list(iterator)) == 20 * len(streams) - 1, "the parent's goes on"
+
+
+def test_what_is_given_may_be_written_over_at_once(codec, streams, want):
+    """Compressed bytes are copied when they are taken."""
+    length = max(map(len, streams))
+    buffer = bytearray(length)
+
+    def source():
+        for s in streams:
+            buffer[: len(s)] = s
+            yield memoryview(buffer)[: len(s)]
+
+    for (_, x), rgb in zip(codec.decode_iter(source(), layout="HWC"), want, strict=True):
+        assert torch.equal(x, rgb)
+
+
+def test_mappings_and_lists_of_two_name_their_streams(codec, streams, want):
+    for given in ({"a": streams[0], "b": streams[1]}, [["a", streams[0]], ["b", streams[1]]]):
+        out = list(codec.decode_iter(given, layout="HWC"))
+        assert [name for name, _ in out] == ["a", "b"] and torch.equal(out[1][1], want[1])
+
+
+@pytest.mark.skipif(not hasattr(Exception, "add_note"), reason="notes came with Python 3.11")
+def test_an_error_that_is_raised_says_of_which(codec, streams, tmp_path):
+    for bad in (streams[1][:-1], 5):
+        with pytest.raises((FormatError, TypeError)) as raised:
+            list(codec.decode_iter([("good", streams[0]), ("bad", bad)]))
+        assert raised.value.__notes__ == ["ckbd: this is of 'bad'"]
+
+
+def test_a_codec_is_pickled_as_what_loads_it_again(tiny_path, streams, want):
+    codec = pickle.loads(pickle.dumps(ckbd.load(tiny_path, threads=2, max_pixels=1 << 20)))
+    assert codec.team.threads == 2 and codec.decoder.max_pixels == 1 << 20
+    assert torch.equal(codec.decode_tensors(streams[:1], layout="HWC")[0], want[0])
+    with pytest.raises(TypeError, match="load one in each process"):
+        pickle.dumps(ckbd.Codec(codec.encoder, codec.decoder, codec.team, codec.device))

@@ -9,7 +9,7 @@ from conftest import textured
 from PIL import Image
 
 import ckbd
-from ckbd.codec import image
+from ckbd.codec import image, inputs
 
 SIZES = [(64, 64), (1, 1), (100, 70), (64, 60)]
 
@@ -30,6 +30,16 @@ def test_streams_are_those_of_encode(tiny, pictures, tmp_path):
         pictures, [10, 20, 30, 40], 0
     )
     assert list(tiny.encode_iter([])) == []
+    assert list(tiny.encode_iter(pictures, "60")) == list(enumerate(want)), "a number in words, as encode takes it"
+    buffer = np.zeros_like(pictures[0])
+
+    def source():
+        for i in range(3):
+            buffer[:] = textured(64, 64, i)
+            yield buffer if i % 2 else torch.from_numpy(buffer)
+
+    wanted = [tiny.encode([textured(64, 64, i)])[0] for i in range(3)]
+    assert [s for _, s in tiny.encode_iter(source())] == wanted, "what is given may be written over at once"
 
 
 def test_an_image_that_cannot_be_coded_takes_no_neighbour_along(tiny, pictures, tmp_path):
@@ -80,11 +90,13 @@ def test_tensors_are_pictures(tiny, pictures):
     for x in (chw, chw.contiguous(), torch.from_numpy(rgb), chw.float() / 255, chw.double() / 255):
         assert tiny.encode([x]) == want
     assert tiny.encode(torch.stack([chw, chw])) == want * 2, "a batch is a sequence of images"
+    nearly = torch.tensor([-1e-4, 1 + 1e-4]).view(1, 1, 2).expand(3, 1, 2)
+    assert image.psnr(inputs.from_torch(nearly).rgb, np.array([[[0] * 3, [255] * 3]], np.uint8)) == 100
     gray = torch.from_numpy(rgb[..., 0])
     assert tiny.encode([gray]) == tiny.encode([rgb[..., 0]])
-    half = image.from_torch((chw.float() / 255).half())
+    half = inputs.from_torch((chw.float() / 255).half())
     assert np.abs(half.rgb.astype(int) - rgb).max() <= 1
-    assert image.from_torch(torch.zeros(3, 5, 3, dtype=torch.uint8)).rgb.shape == (5, 3, 3), "channels first"
+    assert inputs.from_torch(torch.zeros(3, 5, 3, dtype=torch.uint8)).rgb.shape == (5, 3, 3), "channels first"
     decoded = tiny.decode_tensors(want)
     assert tiny.decode_tensors(tiny.encode(decoded))[0].shape == decoded[0].shape, "there and back"
     with pytest.raises(TypeError, match="got a single one"):
@@ -93,7 +105,7 @@ def test_tensors_are_pictures(tiny, pictures):
         (torch.zeros(4, 5, 6), r"expected \(3, H, W\), \(H, W, 3\) or \(H, W\), got \(4, 5, 6\)"),
         (torch.zeros(3, 0, 6), "got"),
         (torch.zeros(3, 5, 6, dtype=torch.int16), "expected uint8 or floating point"),
-        (torch.full((3, 5, 6), 1.5), r"expected values in \[0, 1\], got 1.5 to 1.5"),
+        (torch.full((3, 5, 6), 1.5), r"expected values in \[0, 1\], got 1.5 to 1.5; clamp"),
         (torch.full((3, 5, 6), float("nan")), r"expected values in \[0, 1\]"),
     ):
         with pytest.raises(ValueError, match=message):
