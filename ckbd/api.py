@@ -143,13 +143,13 @@ class Codec(Generic[E, D]):
     ) -> Iterator[tuple[Any, Tensor | ValueError | OSError]]:
         """(name, tensor) of each stream, in order, while the next ones are decoded: for any number of any sizes.
 
-        streams: bytes, uint8 tensors of one dimension, paths, or pairs (name, one of these), or a mapping; the name of
-        a path is the path, of anything else its number. layout: "CHW" or "HWC". dtype: uint8, or float16 or float32 in [0, 1],
-        which are the uint8 pixels over 255. out: tensors to decode into, one for each stream, of just its shape.
-        on_error: "raise", or "yield" the FormatError, or the OSError or ValueError of a path, in the tensor's place. batch_pixels,
-        batch_count: what is taken from streams together at the most; memory is bounded by a few times that, and by
-        one picture (docs/batches.md). half: g_s in float16 (None: on a GPU). Latents are those of decode_latents, to
-        the bit; pixels are on a CPU those of decode.
+        streams: bytes, uint8 tensors of one dimension, paths, or pairs (name, one of these), or a mapping; the name
+        of a path is the path, of anything else its number. layout: "CHW" or "HWC". dtype: uint8, or float16 or
+        float32 in [0, 1], which are the uint8 pixels over 255. out: tensors to decode into, one for each stream, of
+        just its shape. on_error: "raise", or "yield" the FormatError, or what reading a path raised, in the tensor's
+        place. batch_pixels, batch_count: what is taken from streams together at the most; memory is bounded by a few
+        times that, and by one picture (docs/batches.md). half: g_s in float16 (None: on a GPU). Latents are those of
+        decode_latents, to the bit; pixels are on a CPU those of decode, unless half is set.
         """
         return self._decoding.run(
             streams,
