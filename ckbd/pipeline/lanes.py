@@ -75,13 +75,13 @@ class Lanes:
         machine.after_fork(self)
 
     def forget(self) -> None:
-        """All are free: in the child of a fork, whose parent's threads held some."""
-        self._free: SimpleQueue[Lane] = SimpleQueue()
+        """All are free, and yet to be made: in the child of a fork, whose parent's threads held some."""
+        self._free: SimpleQueue[Lane | None] = SimpleQueue()
         for _ in range(self._count):
-            self._free.put(Lane(self._device))
+            self._free.put(None)
 
     def take(self) -> Lane:
-        return self._free.get()
+        return self._free.get() or Lane(self._device)
 
     def give(self, lane: Lane) -> None:
         self._free.put(lane)
