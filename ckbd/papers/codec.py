@@ -26,7 +26,7 @@ def load(
     """ckbd.load of a variant's file. The exact zone runs on the CPU, whatever the device of g_a and g_s."""
     team, place = machine.Team(machine.threads_of(threads)), machine.device_of(device)
     loaded = file.load(find(model), place)
-    exact = None if loaded.config.prior == "factorised" else Zone(loaded.layers, loaded.config)
+    exact = None if loaded.config.prior == "factorised" else Zone(loaded.layers, loaded.config, team)
     tables = Tables.of(loaded)
     if place.type == "cuda":
         torch.cuda.synchronize(place)  # whatever stream it is used on, the model is there

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ckbd.kernels import numerics
+from ckbd.kernels import numerics, products
 from ckbd.kernels.numerics import round_half_up
 from ckbd.model import entropy
 from ckbd.model.model import HIDDEN_FRAC, K_FRAC, Config, ExactLayers, first_gains, gain_at, hyper_map, lmbda_at
@@ -26,6 +26,7 @@ from ckbd.papers.context import Context
 from ckbd.papers.minnen import MinnenAnalysis, MinnenHyperAnalysis, MinnenSynthesis
 
 SHARE_MAX = 63
+MANY = 8  # sites
 CHOICES = {
     "transform": ("ckbd", "minnen2018"),
     "prior": ("factorised", "scale", "mean-scale"),
@@ -125,7 +126,7 @@ def project_psi(psi: Tensor, layers: ExactLayers) -> Tensor:
     """The hyperprior's half of the first layer: psi (B, C_psi, h, w) -> (B, h, w, H1)."""
     weight = layers["first"].weight[:, : psi.shape[1]].to(psi.dtype)
     with torch.autocast(psi.device.type, enabled=False):
-        return F.linear(psi.permute(0, 2, 3, 1), weight)
+        return _linear(psi.permute(0, 2, 3, 1), weight)
 
 
 def parameters(acc: Tensor, layers: ExactLayers, c: VariantConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,9 +142,9 @@ def parameters(acc: Tensor, layers: ExactLayers, c: VariantConfig) -> tuple[Tens
     with torch.autocast(acc.device.type, enabled=False):
         h = numerics.requantise(acc, first, 0, numerics.ACT_MAX)
         h = numerics.requantise(
-            F.linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, numerics.ACT_MAX
+            _linear(h, hidden.weight.to(dtype), hidden.bias.to(dtype)), hidden, 0, numerics.ACT_MAX
         )
-        out = numerics.requantise(F.linear(h, output.weight.to(dtype), output.bias.to(dtype)), output, low, high)
+        out = numerics.requantise(_linear(h, output.weight.to(dtype), output.bias.to(dtype)), output, low, high)
     parts = out.unflatten(-1, (-1, c.mixtures, c.M)).unbind(-3)
     nothing = torch.zeros_like(parts[0])
     mean, parts = (parts[0], parts[1:]) if c.has_means else (nothing, parts)
@@ -151,19 +152,31 @@ def parameters(acc: Tensor, layers: ExactLayers, c: VariantConfig) -> tuple[Tens
 
 
 def with_context(
-    psi_acc: Tensor, seen: Tensor | None, phase: Tensor, layers: ExactLayers, c: VariantConfig
+    psi_acc: Tensor,
+    seen: Tensor | None,
+    phase: Tensor,
+    layers: ExactLayers,
+    c: VariantConfig,
+    w_context: Tensor | None = None,
 ) -> Tensor:
     """The first layer's accumulator: psi_acc (..., H1), seen (..., taps M) companded, phase (...) of each site.
 
     A site of phase 0 has a bias of its own, bias[0], since it never sees anything; all others have bias[1]. seen is
-    None where nothing is seen.
+    None where nothing is seen. w_context: the context's columns of the first layer's weight, for those who have them
+    at hand without gaps.
     """
     first = layers["first"]
     acc = psi_acc + first.bias.to(psi_acc.dtype)[(phase > 0).long()]
     if seen is None or not c.taps:
         return acc
     with torch.autocast(psi_acc.device.type, enabled=False):
-        return acc + F.linear(seen, first.weight[:, c.psi :].to(psi_acc.dtype))
+        weight = first.weight[:, c.psi :].to(psi_acc.dtype) if w_context is None else w_context
+        return acc + _linear(seen, weight)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A product, for many sites by the quickest library; for a few, PyTorch's own way is the shorter one."""
+    return products.linear(x, weight, bias) if x.shape[:-1].numel() >= MANY else F.linear(x, weight, bias)
 
 
 class Variant(nn.Module):

@@ -6,11 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ckbd.codec import strips
+from ckbd.codec.machine import Each, in_turn
+from ckbd.codec.zone import SITES
 from ckbd.kernels import numerics, reference
 from ckbd.model.model import ExactLayers, hyper_map
 from ckbd.papers import context, scan
 from ckbd.papers.variant import VariantConfig, parameters, project_psi, with_context
 
+SHARE, SHARES = 128, 8  # sites that are worth a thread, and into how many shares a phase goes
 BLOCK = 3072  # sites at a time, whose neighbours are gathered: 5 MB with the paper's widths
 
 
@@ -30,16 +34,17 @@ class State:
 class Zone:
     """The exact zone of one picture in float32 that carries integers, on the CPU."""
 
-    def __init__(self, layers: ExactLayers, c: VariantConfig):
+    def __init__(self, layers: ExactLayers, c: VariantConfig, each: Each = in_turn):
         reference.probe(torch.device("cpu"), torch.float32)
-        self.c = c
+        self.c, self.each = c, each
         self.layers = ExactLayers((name, layer.to("cpu", torch.float32)) for name, layer in layers.items())
+        self.w_context = self.layers["first"].weight[:, c.psi :].contiguous()
         self.taps = torch.tensor(c.context.taps, dtype=torch.int64).view(-1, 2)
 
     def psi(self, z: np.ndarray, quality: int) -> Tensor:
         """h_s of z (h/4, w/4, Nz) int16 and the header's quality, 1..100: (1, C_psi, h, w)."""
         z_hat = torch.from_numpy(z).float().permute(2, 0, 1)[None]
-        return hyper_map(z_hat, torch.tensor([quality]), self.layers)
+        return hyper_map(z_hat, torch.tensor([quality]), self.layers, SITES, self.each)
 
     def begin(self, psi: Tensor) -> State:
         return State(project_psi(psi, self.layers)[0], self.c.M, self.c.context.reach)
@@ -55,10 +60,15 @@ class Zone:
 
         first: they are of phase 0 of a pattern, which sees nothing.
         """
-        if len(sites[0]) > BLOCK:
-            ends = range(BLOCK, len(sites[0]), BLOCK)
-            parts = zip(*(np.split(i, ends) for i in sites), strict=True)
-            return tuple(np.concatenate(p) for p in zip(*(self.at(state, s, first) for s in parts), strict=True))
+        n = len(sites[0])
+        parts = strips.cuts(n, max(-(-n // BLOCK), min(n // SHARE, SHARES)))
+        if len(parts) > 1:
+            cut = [(sites[0][a:b], sites[1][a:b]) for a, b in parts]
+            found = self.each(lambda some: self._at(state, some, first), cut)
+            return tuple(np.concatenate(p) for p in zip(*found, strict=True))
+        return self._at(state, sites, first)
+
+    def _at(self, state: State, sites: scan.Sites, first: bool) -> tuple[np.ndarray, ...]:
         rows, columns = (torch.from_numpy(i) for i in sites)
         stride, M = state.companded.shape[1:]
         near = None
@@ -77,6 +87,6 @@ class Zone:
             state.companded.numpy()[sites[0] + r, sites[1] + r] = scan.compand(y_hat)
 
     def _parameters(self, psi_acc: Tensor, seen: Tensor | None, phase: Tensor) -> tuple[np.ndarray, ...]:
-        acc = with_context(psi_acc, seen, phase, self.layers, self.c)
+        acc = with_context(psi_acc, seen, phase, self.layers, self.c, self.w_context)
         mean, k, share = parameters(acc, self.layers, self.c)
         return mean.to(torch.int16).numpy(), k.to(torch.uint8).numpy(), share.to(torch.uint8).numpy()
