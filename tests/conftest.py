@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import ckbd
+from ckbd.codec import zone
+from ckbd.codec.decoder import Decoder
 from ckbd.model import file as modelfile
 from ckbd.model.model import Checkerboard, Config
 
@@ -83,3 +85,36 @@ def tiny(tiny_path) -> ckbd.Codec:
 def small_env() -> dict[str, str]:
     """Environment for child processes: one thread, no colour."""
     return os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+
+
+# Streams of many sizes, and the ways to decode them at once
+
+SIZES = [(64, 64), (1, 1), (200, 170), (60, 64), (64, 50), (90, 300), (130, 65), (64, 64), (2, 129), (1, 700)]
+
+
+@pytest.fixture(scope="module")
+def streams(tiny):
+    """A stream of each size, one of them of a picture without colour."""
+    pictures = [textured(h, w, i) for i, (h, w) in enumerate(SIZES)]
+    pictures[3] = pictures[3][..., 0]
+    return tiny.encode(pictures, [10 * (i + 1) for i in range(len(SIZES))])
+
+
+@pytest.fixture(scope="module")
+def want(tiny, streams):
+    """uint8 (H, W, 3) of each."""
+    return [torch.from_numpy(tiny.decode_pictures([s])[0].rgb) for s in streams]
+
+
+@pytest.fixture(scope="module")
+def flat(tiny):
+    """The same codec as a GPU's runs: all sizes in one batch, through the kernels' twins."""
+    d = tiny.decoder
+    exact = zone.Kernels(d.model.layers, d.device, backend="torch")
+    made = Decoder(d.model, exact, d.tables, device=d.device, team=d.team, max_pixels=d.max_pixels)
+    return ckbd.Codec(tiny.encoder, made, d.team, d.device)
+
+
+@pytest.fixture(params=["tiny", "flat"])
+def codec(request):
+    return request.getfixturevalue(request.param)

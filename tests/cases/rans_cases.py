@@ -1,9 +1,5 @@
 """Tables made by integer arithmetic, symbols, and a decoder in plain Python, for the tests of the coder."""
 
-import os
-import signal
-import traceback
-
 import numpy as np
 
 from ckbd import _rans
@@ -237,21 +233,3 @@ def check(z, phases, lanes=None, skip_max=None, *, isa=None, tables=TABLES):
         for (_, r), out in zip(phases, rs, strict=True):
             assert np.array_equal(out, r)
     return coded
-
-
-def in_child(work, seconds=60):
-    """Runs work() in a forked process, which must end well, and in time."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(seconds)
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == 0, f"the process ended with {status}, a signal if below 0"

@@ -1,12 +1,12 @@
 """Threads: who works on what changes nothing, and nobody outside notices."""
 
-import os
 import threading
 import time
 
 import numpy as np
 import pytest
 import torch
+from children import forks, in_child
 from conftest import textured
 
 import ckbd
@@ -148,21 +148,18 @@ def test_loading_and_decoding_leave_pytorchs_threads_as_they_are(tiny_path):
         ckbd.load(tiny_path, threads=0)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@forks
 def test_a_child_has_threads_of_its_own():
     team = Team(3)
+
+    def work():
+        assert team(lambda i: time.sleep(0.001) or i, range(10)) == list(range(10))
+        assert team._idle == 2
+
     assert team(lambda i: i, range(10)) == list(range(10))
-    pid = os.fork()
-    if pid == 0:
-        done = team(lambda i: time.sleep(0.001) or i, range(10)) == list(range(10))
-        os._exit(0 if done else 1)
-    deadline = time.monotonic() + 20
-    while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if ended[0] == 0:
-        os.kill(pid, 9)
-    assert ended == (pid, 0)
+    in_child(work)
+    with team.member():
+        in_child(work)
 
 
 def test_neither_batch_nor_threads_change_a_pixel_or_a_byte(tiny, tiny_path, monkeypatch):

@@ -236,7 +236,8 @@ def test_what_ships_is_not_measured(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(tune, "SHIPPED", shipped)
     tune._shipped.cache_clear()
     try:
-        tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__) if shipped.write_text("{}") else None
+        shipped.write_text("{}")
+        tune.choose(DEVICE, "key", (A, B), {A: 2.0, B: 1.0}.__getitem__)
         shipped.write_text(json.dumps(tune.chosen(DEVICE)))
         assert list(json.loads(shipped.read_text())) == ["GPU, 9.0, 132 multiprocessors"]
         (file,) = folder.iterdir()
@@ -253,8 +254,9 @@ def test_what_ships_is_not_measured(folder, monkeypatch, tmp_path):
         tune._shipped.cache_clear()
 
 
-def test_the_file_that_ships_can_be_read():
+def test_the_file_that_ships_holds_configs_on_offer():
     devices = json.loads(tune.SHIPPED.read_text())
-    for choices in devices.values():
-        for value in choices.values():
-            tune.Config(**value)
+    assert isinstance(devices, dict)
+    offered = {config for configs in CONFIGS.values() for config in configs}
+    found = {tune.Config(**value) for choices in devices.values() for value in choices.values()}
+    assert found <= offered

@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from children import forks, in_child
 from rans_cases import (
     ARRAYS,
     DTYPES,
@@ -17,7 +18,6 @@ from rans_cases import (
     batch_outcomes,
     check_margins,
     failed,
-    in_child,
     make_phase,
     make_z,
     outcome,
@@ -30,7 +30,6 @@ from ckbd import _rans
 
 every_isa = pytest.mark.parametrize("isa", ISAS)
 every_threads = pytest.mark.parametrize("threads", [1, 2, 5, None])
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 # Elements of each phase. All of them together are worth waking threads for, which some hundreds are not.
 SIZES = (20000, 0, 1, 300, 8193, 0, 12000, 64, 17000, 5000, 33)
 NO_Z = np.zeros(0, np.int16)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rans_cases import ARRAYS, DTYPES, ISAS, LANES, TABLES, check, decode, in_child, make_phase, make_z, plain_decode
+from children import in_child
+from rans_cases import ARRAYS, DTYPES, ISAS, LANES, TABLES, check, decode, make_phase, make_z, plain_decode
 
 from ckbd import _rans
 
