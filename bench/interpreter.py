@@ -2,7 +2,9 @@
 
 decode_iter over copies of one small stream, 64x64, with all networks replaced by nothing and the entropy coder by an
 empty one: what is left is iterating, planning, headers, buffers, tensors, results. By the clock of the whole process,
-since what one thread of it does in Python no other can do meanwhile. Beside it the first steps of the plain decoder.
+since what one thread of it does in Python no other can do meanwhile. Beside it the first steps of the plain decoder,
+the coder's batches by themselves, and what a launch costs the host before a kernel is asked for: as plain tensors go,
+and through PyTorch's dispatcher.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -19,9 +22,10 @@ import torch
 
 import ckbd
 from bench.common import save
-from ckbd import _rans
-from ckbd.codec import machine
+from ckbd import _rans, kernels
+from ckbd.codec import machine, zone
 from ckbd.codec.decoder import Decoder
+from ckbd.kernels import ops
 from ckbd.pipeline import work
 from ckbd.pipeline.pixels import Form
 
@@ -131,15 +135,72 @@ def interpreter(args: argparse.Namespace) -> list[dict]:
 
     rows.append({"impl": "parse, open", "plan": "cpu", "batch": 1, "us": microseconds(steps, len(streams), args)})
     print(f"the plain decoder's first steps, parse and open {rows[-1]['us']:8.2f} us a picture")
+    rows += coder(d, stream, args) + launches(d, args)
     save(args.json, rows)
     return rows
 
 
-def microseconds(call: Callable[[], None], count: int, args: argparse.Namespace) -> float:
-    """Processor time of this process a picture, the median of some runs."""
+def coder(d: Decoder, stream: bytes, args: argparse.Namespace) -> list[dict]:
+    """Of _rans.Batch: opening 64 copies of a stream on one thread, and all calls of a batch that has none."""
+    options = {"model": d.model.identity, "channels": d.model.config.M, "max_pixels": d.max_pixels, "threads": 1}
+    headers, z, k, r = (np.zeros(shape, t) for shape, t in (((0, 8), np.int64), (0, "i2"), (0, "u1"), (0, "i1")))
+
+    def every_call() -> None:
+        batch = Batch(d.tables, [], **options)
+        batch.headers(headers)
+        batch.z(z)
+        for _ in range(2):
+            batch.phase(k, r)
+        batch.finish()
+        batch.errors()
+
+    opening = microseconds(lambda: Batch(d.tables, [stream] * 64, **options), 64, args, 50)
+    found = {
+        f"_rans.Batch opens {len(stream)} B": opening,
+        "_rans.Batch of none": microseconds(every_call, 1, args, 400),
+    }
+    for name, us in found.items():
+        print(f"{name:28} {us:8.2f} us", flush=True)
+    return [{"impl": name, "plan": "cpu", "batch": 64, "us": us} for name, us in found.items()]
+
+
+def launches(d: Decoder, args: argparse.Namespace) -> list[dict]:
+    """What a launch of `phase` and `assemble` costs the host, their launchers being nothing."""
+    net = zone.Kernels(d.model.layers, d.device, backend="torch").network
+    nothing = SimpleNamespace(phase=lambda *_: None, assemble=lambda *_: None)
+    rows = []
+    for pictures in (1, 64):
+        for way in ("plain", "dispatcher"):
+            with ExitStack() as stack:
+                stack.enter_context(mock.patch.object(ops, "resolve", lambda backend, device: "triton"))
+                stack.enter_context(mock.patch.object(ops, "_launch", lambda: nothing))
+                stack.enter_context(mock.patch.object(ops, "_module", lambda backend, device: nothing))
+                if way == "dispatcher":
+                    stack.enter_context(mock.patch.object(torch.compiler, "is_compiling", lambda: True))
+                for name, call in calls_of(net, kernels.Lattice(((32, 48),) * pictures)).items():
+                    us = microseconds(call, 1, args, 400)
+                    rows.append({"impl": f"{name}, {way}", "plan": "cuda", "batch": pictures, "us": us})
+                    print(f"batch {pictures:4} {rows[-1]['impl']:20} {us:8.2f} us a launch", flush=True)
+    return rows
+
+
+def calls_of(net: kernels.Network, lattice: kernels.Lattice) -> dict[str, Callable[[], object]]:
+    shape = (lattice.sites, net.M)
+    mean, k = torch.empty(shape, dtype=torch.int16), torch.empty(shape, dtype=torch.uint8)
+    psi = torch.empty((lattice.sites, net.hidden[0].shape[1]), dtype=torch.int32)
+    context, full = torch.empty(shape, dtype=torch.int8), torch.empty((lattice.full_sites, net.M))
+    return {
+        "phase": lambda: kernels.phase(psi, context, net, lattice, out=(mean, k), backend="triton"),
+        "assemble": lambda: kernels.assemble(mean, mean, lattice, 0, full, context, backend="triton"),
+    }
+
+
+def microseconds(call: Callable[[], object], count: int, args: argparse.Namespace, repeat: int = 1) -> float:
+    """Processor time of this process a picture (`count` of them in a call), the median of some runs of some calls."""
     taken = []
     for _ in range(3 if args.quick else 9):
         start = time.process_time()
-        call()
-        taken.append(1e6 * (time.process_time() - start) / count)
+        for _ in range(repeat):
+            call()
+        taken.append(1e6 * (time.process_time() - start) / (count * repeat))
     return statistics.median(taken)

@@ -4,6 +4,7 @@ decode      milliseconds from bytes to RGB array, split by stage, for one pictur
 batch       pictures a second in batches, both ways, beside JPEG, WebP, AVIF and CompressAI (bench/batch.py)
 busy        one picture on a machine that others keep busy, by default and on one thread (bench/busy.py)
 interpreter microseconds that Python takes a picture in a batch, networks replaced by nothing (bench/interpreter.py)
+products    matrix products of a CPU on one thread, PyTorch's own and ours (bench/products.py)
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 effort      BD-rate and encode time of each effort of the encoder (bench/effort.py)
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import batch, busy, coder, compat, compat_coder, contexts, effort, interpreter
+from bench import batch, busy, coder, compat, compat_coder, contexts, effort, interpreter, products
 from bench.common import load_pictures, machine, save, stages_of
 from bench.gpu import kernels
 from ckbd import _rans
@@ -158,6 +159,7 @@ CASES = {
     "batch": batch.batch,
     "busy": busy.busy_case,
     "interpreter": interpreter.interpreter,
+    "products": products.products_case,
     "exact-cost": exact_cost,
     "overhead": overhead,
     "effort": effort.effort,

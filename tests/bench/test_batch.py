@@ -9,7 +9,7 @@ import torch
 from conftest import textured
 
 import ckbd
-from bench import batch, busy, interpreter, run, ways
+from bench import batch, busy, interpreter, products, run, ways
 from bench.gpu import device, trace
 from bench.gpu.trace import Span
 from ckbd.codec import image
@@ -102,14 +102,25 @@ def test_a_busy_machine_is_busy_for_as_long_as_it_is_said(tiny_path, pictures, t
 
 def test_the_interpreter_s_part_is_measured_without_networks(tiny_path, capsys):
     rows = interpreter.interpreter(arguments(tiny_path, "--batches", 2, 16))
-    assert [(r["impl"], r["plan"], r["batch"]) for r in rows] == [
-        ("decode_iter", "cpu", 2),
-        ("decode_iter", "cuda", 2),
-        ("decode_iter", "cpu", 16),
-        ("decode_iter", "cuda", 16),
-        ("parse, open", "cpu", 1),
-    ]
+    plans = [(r["impl"], r["plan"], r["batch"]) for r in rows if r["impl"] == "decode_iter"]
+    assert plans == [("decode_iter", plan, b) for b in (2, 16) for plan in ("cpu", "cuda")]
+    others = [r["impl"] for r in rows if r["impl"] != "decode_iter"]
+    assert (
+        others[0] == "parse, open"
+        and others[1].startswith("_rans.Batch opens")
+        and others[2] == "_rans.Batch of none"
+    )
+    assert others[3:] == 2 * ["phase, plain", "assemble, plain", "phase, dispatcher", "assemble, dispatcher"]
     assert all(r["us"] > 0 for r in rows)
+
+
+def test_products_are_checked_before_they_are_timed(tiny_path, monkeypatch):
+    rows = products.products_case(arguments(tiny_path))
+    assert [r["impl"] for r in rows] == ["PyTorch", "ckbd"] * len(products.SHAPES)
+    assert all(r["gops"] > 0 for r in rows)
+    monkeypatch.setattr(products.products, "linear", lambda x, weight: x @ weight.T + 1)
+    with pytest.raises(RuntimeError, match="products of integers differ"):
+        products.products_case(arguments(tiny_path))
 
 
 def test_a_batch_of_none_and_a_picture_that_is_none(tiny_path, tmp_path, capsys):
