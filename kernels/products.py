@@ -1,8 +1,8 @@
 """Matrix products outside training, by the quickest library that a CPU has.
 
 PyTorch gives float32 products of a CPU to MKL, which does 112 billion operations a second on one Zen 5 core, where
-oneDNN, in every CPU build as well, does 252 (bench.run products). Its
-product is an operator that torch.compile uses; where a build lacks it, PyTorch's own choice serves.
+oneDNN, in every CPU build as well, does 252 (bench.run products). Its product is an operator that torch.compile uses;
+where a build lacks it, PyTorch's own choice serves.
 
 Integers of eight bits whose sums stay below 2^24 are exact in both, in any order and also where a library is allowed
 to take bfloat16 (ckbd.kernels.reference.probe checks it on every machine).

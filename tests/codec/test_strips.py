@@ -8,6 +8,7 @@ from torch import nn
 
 import ckbd
 from ckbd.codec import batches, image, strips, zone
+from ckbd.codec.machine import Team, in_turn
 from ckbd.codec.strips import Extent, extent
 from ckbd.model.transforms import Analysis, Block, Synthesis
 from ckbd.papers import file as variantfile
@@ -53,6 +54,41 @@ def test_strips_give_what_the_whole_network_gives(name, h, w):
                 got = list(strips.through(made.stages(), pieces(x, dim, unit * size), dim))
                 assert torch.allclose(torch.cat(got, dim), want, rtol=0, atol=1e-5), (dim, size)
                 assert len(got) > 1 or size > 1 or x.shape[dim] // unit < 5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("h, w", [(1, 1), (2, 9), (11, 3), (7, 8)])
+def test_bands_of_strips_do_too_whoever_works_on_them(name, h, w):
+    made, (_, channels, unit) = network(name), NETWORKS[name]
+    x = torch.randn(2, channels, unit * h, unit * w)
+    with torch.inference_mode():
+        want = made(x)
+        for dim in (2, 3):
+            for size in (2, 5, 100):
+                for bands in (2, 3, 8):
+                    plain, shared = (
+                        torch.cat(
+                            list(strips.through(made.stages(), pieces(x, dim, unit * size), dim, bands, each)), dim
+                        )
+                        for each in (in_turn, Team(3))
+                    )
+                    assert torch.allclose(plain, want, rtol=0, atol=1e-5), (dim, size, bands)
+                    assert torch.equal(plain, shared), "threads change nothing"
+
+
+@pytest.mark.parametrize("name", ["analysis", "synthesis", "minnen analysis", "minnen synthesis"])
+def test_a_band_that_sees_too_little_shows(name, monkeypatch):
+    """The comparison above can fail, at the inner edges."""
+    made, (_, channels, unit) = network(name), NETWORKS[name]
+    x = torch.randn(1, channels, 12 * unit, 2 * unit)
+    chains = strips._chains
+    monkeypatch.setattr(
+        strips, "_chains", lambda stages: [c._replace(extent=c.extent._replace(reach=0)) for c in chains(stages)]
+    )
+    with torch.inference_mode():
+        assert torch.allclose(torch.cat(list(strips.through(made.stages(), [x], 2)), 2), made(x), atol=1e-5)
+        got = torch.cat(list(strips.through(made.stages(), [x], 2, 4)), 2)
+        assert (got - made(x)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["analysis", "synthesis", "minnen synthesis"])

@@ -1,6 +1,7 @@
 """encode_iter, and tensors as images: the streams of encode, in order."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -31,15 +32,25 @@ def test_streams_are_those_of_encode(tiny, pictures, tmp_path):
     )
     assert list(tiny.encode_iter([])) == []
     assert list(tiny.encode_iter(pictures, "60")) == list(enumerate(want)), "a number in words, as encode takes it"
-    buffer = np.zeros_like(pictures[0])
+
+
+@pytest.mark.parametrize("kind", [lambda array: array, torch.from_numpy])
+def test_what_is_given_may_be_written_over_at_once(tiny, monkeypatch, kind):
+    made = [textured(64, 64, i) for i in range(6)]
+    buffer, real = np.zeros_like(made[0]), tiny.encoder.encode
+
+    def late(images, quality, effort):
+        time.sleep(0.05)  # the source is further by then
+        return real(images, quality, effort)
 
     def source():
-        for i in range(3):
-            buffer[:] = textured(64, 64, i)
-            yield buffer if i % 2 else torch.from_numpy(buffer)
+        for one in made:
+            buffer[:] = one
+            yield kind(buffer)
 
-    wanted = [tiny.encode([textured(64, 64, i)])[0] for i in range(3)]
-    assert [s for _, s in tiny.encode_iter(source())] == wanted, "what is given may be written over at once"
+    want = tiny.encode(made)
+    monkeypatch.setattr(tiny.encoder, "encode", late)
+    assert [s for _, s in tiny.encode_iter(source())] == want
 
 
 def test_an_image_that_cannot_be_coded_takes_no_neighbour_along(tiny, pictures, tmp_path):
