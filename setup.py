@@ -94,8 +94,8 @@ class NinjaBuild(build_ext):
 
 
 setup(
-    packages=sorted({*find_packages(include=["ckbd", "ckbd.*"]), "ckbd.kernels"}),
-    package_dir={"ckbd.kernels": "kernels"},
+    packages=sorted({*find_packages(include=["ckbd", "ckbd.*"]), "ckbd.kernels", "ckbd.kernels.transforms"}),
+    package_dir={"ckbd.kernels": "kernels", "ckbd.kernels.transforms": "kernels/transforms"},
     package_data={
         "ckbd": ["model/weights/*.safetensors", "py.typed", "_ans.pyi", "_rans.pyi"],
         "ckbd.kernels": ["tuned.json"],

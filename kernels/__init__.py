@@ -120,13 +120,13 @@ def assemble(
     mean: Tensor,
     lattice: Lattice,
     p: int,
-    y_hat: Tensor,
+    y_hat: Tensor | None,
     context: Tensor | None = None,
     *,
     backend: str = "auto",
 ) -> None:
-    """Writes y_hat of phase p: r int16 (sites, M) with mean of `phase` onto y_hat (full sites, M), and to context,
-    if given.
+    """Writes y_hat of phase p: r int16 (sites, M) with mean of `phase` onto y_hat (full sites, M), and to context;
+    either may be None.
 
     Integer mode (mean int16): y_hat = 16 r + mean, int16 or float32; context int8 (sites, M), companded
     (docs/numerics.md). Float mode: y_hat = r + mean, float32; context is that in any float dtype. Blanks of context
@@ -137,7 +137,8 @@ def assemble(
     M = r.shape[-1]
     _rows("r", r, lattice.sites, M, (torch.int16,), r.device)
     _rows("mean", mean, lattice.sites, M, (torch.int16, torch.float32), r.device)
-    _rows("y_hat", y_hat, lattice.full_sites, M, (torch.int16, torch.float32)[0 if exact else 1 :], r.device)
+    if y_hat is not None:
+        _rows("y_hat", y_hat, lattice.full_sites, M, (torch.int16, torch.float32)[0 if exact else 1 :], r.device)
     if context is not None:
         _rows("context", context, lattice.sites, M, (torch.int8,) if exact else FLOATS, r.device)
     ops.call("assemble", r, mean, lattice, lattice.parity, p, backend, y_hat, context)

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 import torch
 
-FORMS = ("fused", "layers")
+FORMS = ("fused", "layers")  # of a phase; all else is "layers" ...
+BLOCKS = ("held", "resident", "spread")  # ... but the residual blocks of g_a and g_s
 # Input channels that a product takes at the least: with fewer, Triton compiles for no GPU of NVIDIA's.
 LEAST_K = {torch.int8: 32, torch.float16: 16, torch.float32: 16}
 
 
 @dataclass(frozen=True)
 class Config:
-    """form: "fused" (one launch a phase) or "layers" (three). Blocks: sites, output channels and input channels that
-    a program takes at a time, the latter two cut to what divides the widths. All but stages are powers of two.
+    """form: of a phase "fused" (one launch) or "layers" (three), of a residual block one of BLOCKS. Blocks:
+    sites, output channels and input channels that a program takes at a time, the latter two cut to what divides the
+    widths. All but stages are powers of two.
     """
 
     form: str
@@ -28,8 +30,8 @@ class Config:
     stages: int
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ValueError(f"config: expected form {' or '.join(FORMS)}, got {self.form!r}")
+        if self.form not in FORMS + BLOCKS:
+            raise ValueError(f"config: expected form {' or '.join(FORMS + BLOCKS)}, got {self.form!r}")
         for name in ("block_p", "block_n", "block_k", "warps"):
             n = getattr(self, name)
             if n < 1 or n & (n - 1):

@@ -39,8 +39,9 @@ class Lattice:
                 raise ValueError(f"lattice: no side of an image may be over {MAX_SIDE} latents, got {h} x {w}")
         if self.parity not in (0, 1):
             raise ValueError(f"lattice: expected parity 0 or 1, got {self.parity}")
-        if self.full_sites > MAX_SITES:
-            raise ValueError(f"lattice: {self.full_sites} sites in a batch, the limit is {MAX_SITES}")
+        total = sum(h * w for h, w in self.sizes)  # not full_sites, whose lock torch.compile cannot trace
+        if total > MAX_SITES:
+            raise ValueError(f"lattice: {total} sites in a batch, the limit is {MAX_SITES}")
 
     @classmethod
     def of(cls, sizes: Iterable[tuple[int, int]], parity: int = 0) -> Lattice:
@@ -82,8 +83,9 @@ def half(width: int) -> int:
 
 @lru_cache(maxsize=256)
 def tile_table(lattice: Lattice, block: int, full: bool, device: torch.device) -> Tensor:
-    """int32 (tiles, 5): for each program the image's first site in packed arrays, its first site of the image,
-    the image's H and W, and the image's first site in full arrays. With `full`, tiles cover the full lattice.
+    """int32 (tiles, 6): for each program the image's first site in packed arrays, its first site of the image,
+    the image's H and W, the image's first site in full arrays, and its number. With `full`, tiles cover the full
+    lattice.
 
     Kept for the last 256 askings, so that a repeated shape costs no copy to the device. Who asks may be on another
     stream than who asked first, so the copy is waited for.
@@ -97,7 +99,7 @@ def tile_table(lattice: Lattice, block: int, full: bool, device: torch.device) -
     within = torch.arange(int(tiles.sum())) - (torch.cumsum(tiles, 0) - tiles)[owner]
     packed_base = torch.cumsum(H * halves, 0) - H * halves
     full_base = torch.cumsum(H * W, 0) - H * W
-    table = torch.stack((packed_base[owner], within * block, H[owner], W[owner], full_base[owner]), dim=1)
+    table = torch.stack((packed_base[owner], within * block, H[owner], W[owner], full_base[owner], owner), dim=1)
     table = table.to(torch.int32).to(device)
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()

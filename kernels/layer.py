@@ -22,7 +22,7 @@ import triton.language as tl
 MEAN_MAX: tl.constexpr = tl.constexpr(16383)  # ckbd.kernels.numerics has these; a test compares them
 K_MAX: tl.constexpr = tl.constexpr(63)
 ACT_MAX: tl.constexpr = tl.constexpr(127)
-TILE_FIELDS: tl.constexpr = tl.constexpr(5)  # of a row of lattice.tile_table
+TILE_FIELDS: tl.constexpr = tl.constexpr(6)  # of a row of lattice.tile_table
 
 
 @triton.jit

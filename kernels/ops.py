@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ckbd.kernels import tune, twin
-from ckbd.kernels.configs import CONFIGS, FORMS, LEAST_K, Config
+from ckbd.kernels.configs import BLOCKS, CONFIGS, FORMS, LEAST_K, Config
 from ckbd.kernels.lattice import Lattice
 
 BACKENDS = ("auto", "torch", "triton")
@@ -110,7 +110,20 @@ def encode(config: Config | str | None, dtype: torch.dtype) -> list[int]:
         return [FORMS.index(config)]
     if config.block_k < LEAST_K[dtype]:
         raise ValueError(f"config: block_k: expected at least {LEAST_K[dtype]} in {dtype}, got {config.block_k}")
-    return [FORMS.index(config.form), config.block_p, config.block_n, config.block_k, config.warps, config.stages]
+    return [
+        (FORMS + BLOCKS).index(config.form),
+        config.block_p,
+        config.block_n,
+        config.block_k,
+        config.warps,
+        config.stages,
+    ]
+
+
+def decode(config: Sequence[int]) -> Config:
+    """The Config of encode()."""
+    form, *numbers = config
+    return Config((FORMS + BLOCKS)[form], *numbers)
 
 
 def candidates(dtype: torch.dtype, config: list[int], form: str | None = None) -> tuple[Config, ...]:
@@ -120,7 +133,7 @@ def candidates(dtype: torch.dtype, config: list[int], form: str | None = None) -
 @lru_cache(maxsize=256)
 def _candidates(dtype: torch.dtype, config: tuple[int, ...], form: str | None) -> tuple[Config, ...]:
     if len(config) > 1:
-        return (Config(FORMS[config[0]], *config[1:]),)
+        return (decode(config),)
     form = FORMS[config[0]] if config else form
     return tuple(c for c in CONFIGS[dtype] if form is None or c.form == form)
 
@@ -135,7 +148,7 @@ LIB.define(
     "int[] sizes, int parity, str backend, int[] config, Tensor(a!) mean, Tensor(b!) k) -> ()"
 )
 LIB.define(
-    "assemble(Tensor r, Tensor mean, int[] sizes, int parity, int p, str backend, Tensor(a!) y_hat, "
+    "assemble(Tensor r, Tensor mean, int[] sizes, int parity, int p, str backend, Tensor(a!)? y_hat, "
     "Tensor(b!)? context) -> ()"
 )
 LIB.define("quantise(Tensor y, Tensor mean, int[] sizes, int parity, int p, str backend) -> Tensor")
@@ -213,7 +226,7 @@ def _assemble(
     parity: int,
     p: int,
     backend: str,
-    y_hat: Tensor,
+    y_hat: Tensor | None,
     context: Tensor | None,
 ) -> None:
     module = _module(backend, r.device)
@@ -270,7 +283,15 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "split": _split,
     "merge": _merge,
 }
-for _name, _function in FUNCTIONS.items():
+
+
+def register(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """A defined operator's implementation, and what torch.compile and export take instead of it."""
+    FUNCTIONS[name] = function
     # For every device, so that one that cannot be served gets resolve()'s reason and not the dispatcher's.
-    LIB.impl(_name, _function, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"ckbd::{_name}", FAKES[_name], lib=LIB)
+    LIB.impl(name, function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"ckbd::{name}", fake, lib=LIB)
+
+
+for _name, _function in FUNCTIONS.items():
+    register(_name, _function, FAKES[_name])

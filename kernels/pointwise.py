@@ -35,6 +35,7 @@ def assemble_kernel(
     KNEE: tl.constexpr,
     SLOPE: tl.constexpr,
     STEP: tl.constexpr,
+    HAS_Y: tl.constexpr,
     HAS_CONTEXT: tl.constexpr,
     EXACT: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -55,8 +56,9 @@ def assemble_kernel(
         y = STEP * r.to(tl.int32) + mean.to(tl.int32)
     else:
         y = r.to(tl.float32) + mean
-    to = full + h * W + w
-    tl.store(y_hat_ptr + to[:, None] * stride_y + offs_c[None, :], y.to(y_hat_ptr.dtype.element_ty), mask=mask)
+    if HAS_Y:
+        to = full + h * W + w
+        tl.store(y_hat_ptr + to[:, None] * stride_y + offs_c[None, :], y.to(y_hat_ptr.dtype.element_ty), mask=mask)
     if HAS_CONTEXT:
         if EXACT:
             v = (y + (1 << SHIFT >> 1)) >> SHIFT
@@ -136,17 +138,17 @@ def _pointwise(lattice: Lattice, M: int, device: torch.device) -> tuple[Tensor, 
     return tiles, (triton.cdiv(M, CHANNELS), tiles.shape[0])
 
 
-def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, context: Tensor | None) -> None:
+def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor | None, context: Tensor | None) -> None:
     tiles, grid = _pointwise(lattice, r.shape[1], r.device)
     assemble_kernel[grid](
         r,
         mean,
-        y_hat,
+        y_hat if y_hat is not None else r,
         context if context is not None else r,
         tiles,
         r.stride(0),
         mean.stride(0),
-        y_hat.stride(0),
+        y_hat.stride(0) if y_hat is not None else 0,
         context.stride(0) if context is not None else 0,
         r.shape[1],
         (p + lattice.parity) & 1,
@@ -154,6 +156,7 @@ def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, c
         KNEE=CONTEXT_KNEE,
         SLOPE=CONTEXT_SLOPE,
         STEP=MEAN_STEP,
+        HAS_Y=y_hat is not None,
         HAS_CONTEXT=context is not None,
         EXACT=mean.dtype == torch.int16,
         BLOCK_P=POINTWISE,

@@ -30,7 +30,13 @@ import torch
 from ckbd.kernels.configs import Config
 
 WARM_UP, RUNS = 3, 15
-SOURCES = ("configs.py", "fused.py", "launch.py", "layer.py")
+SOURCES = (
+    "configs.py",
+    "fused.py",
+    "launch.py",
+    "layer.py",
+    *(f"transforms/{n}.py" for n in ("residual", "ends", "launch")),
+)
 SHIPPED = Path(__file__).parent / "tuned.json"  # {GPU: {choice: Config}}, which bench.gpu.day measures
 PATIENCE = 10.0  # seconds of measuring in a process that wants to get on
 

@@ -131,12 +131,12 @@ def _float_phase(
         return mean, sigma
 
 
-def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, context: Tensor | None) -> None:
+def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor | None, context: Tensor | None) -> None:
     """Writes y_hat = 16 r + mean of phase p onto the full lattice, and companded to context.
 
     r: int16 (sites, M). mean: int16 in 1/16 units, or float32, with which y_hat = r + mean and context is y_hat.
-    y_hat: (full sites, M), int16 or float32, of which the phase's sites are written. context: (sites, M) int8 (in
-    float mode: any float dtype) or None; blanks hold 0 there.
+    y_hat: (full sites, M), int16 or float32, of which the phase's sites are written, or None. context: (sites, M)
+    int8 (in float mode: any float dtype) or None; blanks hold 0 there.
     """
     if mean.dtype == torch.int16:
         y = MEAN_STEP * r.to(torch.int32) + mean
@@ -144,7 +144,8 @@ def assemble(r: Tensor, mean: Tensor, lattice: Lattice, p: int, y_hat: Tensor, c
     else:
         y = seen = r.float() + mean
     empty = blanks(lattice, p, r.device)
-    y_hat[full_rows(lattice, p, r.device)[~empty]] = y[~empty].to(y_hat.dtype)
+    if y_hat is not None:
+        y_hat[full_rows(lattice, p, r.device)[~empty]] = y[~empty].to(y_hat.dtype)
     if context is not None:
         context.copy_(seen.masked_fill(empty[:, None], 0))
 

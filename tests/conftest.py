@@ -118,3 +118,17 @@ def flat(tiny):
 @pytest.fixture(params=["tiny", "flat"])
 def codec(request):
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def ordered_dot(monkeypatch):
+    """The interpreter's product is BLAS's, whose order of summation nobody promises; one that adds k by k, as a
+    chain of multiply-adds does, shows whether the kernels keep to one order.
+    """
+    from ordered import in_order
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def dot(self, a, b, d, *rest):
+        return TensorHandle(in_order(a.data, b.data.T, d.data.copy()), d.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", dot)

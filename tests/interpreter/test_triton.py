@@ -232,22 +232,6 @@ def test_float_phase_within_the_rounding_of_float32(p):
     assert torch.equal(got[0] == 0, ~there[:, None].expand_as(got[0]))
 
 
-@pytest.fixture
-def ordered_dot(monkeypatch):
-    """The interpreter's product is BLAS's, whose order of summation nobody promises; one that adds k by k, as a
-    chain of multiply-adds does, shows whether the kernels keep to one order.
-    """
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    def dot(self, a, b, d, *rest):
-        acc = d.data.copy()
-        for i in range(a.data.shape[1]):
-            acc += (a.data[:, i, None].astype(acc.dtype) * b.data[i].astype(acc.dtype)).astype(acc.dtype)
-        return TensorHandle(acc, d.dtype.scalar)
-
-    monkeypatch.setattr(InterpreterBuilder, "create_dot", dot)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_float_results_depend_on_neither_batch_nor_tile_nor_form(dtype, ordered_dot):
     net = cases.floats(cases.Widths(40, 24, 70, 100), dtype)

@@ -148,7 +148,8 @@ def test_tiles_cover_every_site_once(sizes, full, block):
     lat = cases.lattice(sizes)
     table = lattice.tile_table(lat, block, full, torch.device("cpu")).tolist()
     seen = []
-    for packed, first, H, W, base in table:
+    for packed, first, H, W, base, image in table:
+        assert (H, W) == lat.sizes[image] and lat.rows(full)[image].start == (base if full else packed)
         count = H * (W if full else lattice.half(W))
         assert first < count
         seen += [(base if full else packed) + s for s in range(first, min(first + block, count))]
@@ -173,7 +174,7 @@ def test_context_takes_at_most_two_fifths_of_the_dense_way():
 @pytest.mark.parametrize(
     "values, message",
     [
-        (("quick", 64, 64, 64, 4, 2), "form fused or layers, got 'quick'"),
+        (("quick", 64, 64, 64, 4, 2), "form fused or layers or held or resident or spread, got 'quick'"),
         (("layers", 96, 64, 64, 4, 2), "block_p: expected a power of two, got 96"),
         (("layers", 64, 0, 64, 4, 2), "block_n: expected a power of two, got 0"),
         (("layers", 64, 64, 48, 4, 2), "block_k: expected a power of two, got 48"),

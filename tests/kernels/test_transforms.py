@@ -1,0 +1,261 @@
+"""g_a and g_s of ckbd.kernels.transforms without Triton: twins against the networks that are trained, and what is
+refused.
+"""
+
+import pytest
+import torch
+import transform_cases as cases
+
+from ckbd.codec import image
+from ckbd.kernels import BackendError, Config, Lattice, transforms
+from ckbd.kernels.transforms import QUALITIES, Pictures, configs, pictures
+
+LAT = Lattice(cases.LATENTS, 1)
+TORCH = {"backend": "torch"}
+
+
+def y_hat(lattice, r, mean, n):
+    """(1, M, H, W) of an image, made of its halves site by site."""
+    (H, W), rows = lattice.sizes[n], lattice.rows()[n]
+    out = torch.zeros(1, r.shape[2], H, W)
+    for h in range(H):
+        for w in range(W):
+            p, at = (h + w + lattice.parity) & 1, rows.start + h * ((W + 1) // 2) + w // 2
+            out[0, :, h, w] = (16 * r[p, at].float() + mean[p, at]) / 16
+    return out
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("M, width", cases.WIDTHS)
+def test_g_s_paints_what_the_network_gives(M, width, layout, parity):
+    lattice, album = Lattice(cases.LATENTS, parity), cases.Album(layout=layout)
+    r, mean = cases.halves(lattice, M)
+    g_s, network = cases.g_s(M, width, 2), cases.synthesis(M, width, torch.float32, 2)
+    transforms.synthesise(r, mean, lattice, network, album.pictures, **TORCH)
+    assert album.untouched()
+    for n, x in enumerate(album.pictures.tensors):
+        gain = network.gains[album.pictures.quality[n]].view(1, -1, 1, 1)
+        with torch.no_grad():
+            x_hat = g_s(y_hat(lattice, r, mean, n) * gain)
+        rgb = x.numpy() if layout == "HWC" else x.permute(1, 2, 0).numpy()
+        want = rgb.copy()
+        image.put(want, x_hat[0], album.pictures.gray[n])
+        assert abs(rgb.astype(int) - want).max() <= 1 and (rgb != want).mean() < 0.01
+
+
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("M, width", cases.WIDTHS)
+def test_g_a_reads_what_the_network_reads(M, width, layout):
+    given, network = cases.random_pictures(layout=layout), cases.analysis(M, width, torch.float32, 2)
+    rows = transforms.analyse(given, LAT, network, **TORCH)
+    assert rows.shape == (LAT.full_sites, M) and rows.dtype == torch.float32
+    g_a = cases.g_a(M, width, 2)
+    for x, (H, W), where in zip(given.tensors, LAT.sizes, LAT.rows(full=True), strict=True):
+        planes = (x if layout == "CHW" else x.permute(2, 0, 1)).float().div(255).unsqueeze(0)
+        more = (0, 16 * W - planes.shape[3], 0, 16 * H - planes.shape[2])
+        with torch.no_grad():
+            want = g_a(torch.nn.functional.pad(planes, more, mode="replicate"))[0].permute(1, 2, 0).flatten(0, 1)
+        assert torch.allclose(rows[where], want, atol=2e-5 * float(want.abs().max()))
+
+
+def test_half_precision_is_near():
+    r, mean = cases.halves(LAT, 40)
+    albums = [cases.Album(dtype=torch.float32) for _ in range(2)]
+    for album, dtype in zip(albums, (torch.float16, torch.float32), strict=True):
+        transforms.synthesise(r, mean, LAT, cases.synthesis(40, 100, dtype, 2), album.pictures, **TORCH)
+    a, b = (torch.cat([x.flatten() for x in album.pictures.tensors]) for album in albums)
+    assert 0 < (a - b).abs().max() < 0.05 and (a - b).square().mean().sqrt() < 0.005
+
+
+def test_a_picture_does_not_depend_on_its_neighbours_in_the_twin():
+    r, mean = cases.halves(LAT, 16)
+    album, network = cases.Album(), cases.synthesis(16, 66, torch.float16)
+    transforms.synthesise(r, mean, LAT, network, album.pictures, **TORCH)
+    for n, rows in enumerate(LAT.rows()):
+        x = torch.zeros_like(album.pictures.tensors[n])
+        one = Pictures.of([x], gray=[album.pictures.gray[n]], quality2=[album.pictures.quality[n] + 2])
+        half = r[:, rows].contiguous(), mean[:, rows].contiguous()
+        transforms.synthesise(*half, Lattice((LAT.sizes[n],), 1), network, one, **TORCH)
+        assert (x.int() - album.pictures.tensors[n].int()).abs().max() <= 1  # a library's sums, which may differ
+
+
+def test_operators_say_what_they_give():
+    """Fake kernels and schemas, as PyTorch checks them."""
+    network, reader = cases.synthesis(16, 66, torch.float32), cases.analysis(16, 66, torch.float32)
+    sizes = [n for size in LAT.sizes for n in size]
+    fine = [2 * n for n in sizes]
+    place = (0, "torch", [])
+    r, mean = cases.halves(Lattice(LAT.sizes), 16)
+    given, album = cases.random_pictures(), cases.Album()
+    x16, x8 = (cases.features(n, 16, c, torch.float32) for n, c in ((LAT.full_sites, 32), (4 * LAT.full_sites, 128)))
+    enter, up, down, out, pixels = network.enter, network.up, reader.down, reader.out, network.pixels
+    calls = {
+        "block": (x8, network.blocks8[0].tensors, fine, *place),
+        "enter": (r, mean, network.gains, given.table, enter.weight, enter.bias, sizes, *place),
+        "patch": (given.table, given.tensors, False, reader.patch.weight, reader.patch.bias, fine, *place),
+        "paint": (
+            *(x8, pixels.weight, pixels.bias, album.pictures.table),
+            *(album.pictures.tensors, list(album.pictures.gray), False, fine, *place),
+        ),
+    }
+    for name, args in calls.items():
+        torch.library.opcheck(getattr(torch.ops.ckbd, f"transform_{name}").default, args)
+    for x, layer, kind in ((x16, up, "up"), (x8, down, "down"), (x16, out, "out")):
+        args = x, layer.weight, layer.bias, layer.N, kind, sizes, *place
+        torch.library.opcheck(torch.ops.ckbd.transform_layer.default, args)
+
+
+def test_a_batch_may_be_compiled_whole():
+    network, lattice = cases.synthesis(16, 66, torch.float32), Lattice(((2, 3), (1, 1)))
+    r, mean = cases.halves(lattice, 16)
+
+    def run(album):
+        transforms.synthesise(r, mean, lattice, network, album.pictures, **TORCH)
+        return album.whole
+
+    want = run(cases.Album(((30, 41), (16, 16))))
+    got = torch.compile(run, fullgraph=True, backend="aot_eager")(cases.Album(((30, 41), (16, 16))))
+    assert torch.equal(want, got)
+
+
+# What is refused
+
+
+def test_backends_are_refused_as_those_of_the_phases():
+    r, mean = cases.halves(LAT, 16)
+    with pytest.raises(BackendError, match="interpreter"):
+        transforms.synthesise(
+            r, mean, LAT, cases.synthesis(16, 66, torch.float16), cases.Album().pictures, backend="triton"
+        )
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"r": torch.zeros(2, 3, 16, dtype=torch.int16)}, r"r: expected contiguous int16 \(2, \d+, 16\)"),
+        ({"mean": torch.zeros(2, LAT.sites, 16)}, "mean: expected contiguous int16 .*, got torch.float32"),
+        ({"r": torch.zeros(2, LAT.sites, 32, dtype=torch.int16)[..., ::2]}, "r: expected contiguous"),
+        ({"sizes": cases.SIZES[:-1]}, "pictures: expected 5, as many as images, got 4"),
+        ({"sizes": ((81, 130), *cases.SIZES[1:])}, "picture 0: 81 x 130 pixels are more than 5 x 9 latents have"),
+        ({"sizes": (*cases.SIZES[:-1], (45, 65))}, "picture 4: 45 x 65 pixels"),
+    ],
+)
+def test_what_would_be_read_or_written_elsewhere_is_refused(change, message):
+    r, mean = cases.halves(LAT, 16)
+    given = {"r": r, "mean": mean, "sizes": cases.SIZES} | change
+    album = cases.Album(given["sizes"])
+    with pytest.raises(ValueError, match=message):
+        transforms.synthesise(
+            given["r"], given["mean"], LAT, cases.synthesis(16, 66, torch.float16), album.pictures, **TORCH
+        )
+    assert (album.whole == cases.POISON).all()
+
+
+def test_pictures_that_g_a_cannot_read_are_refused():
+    network = cases.analysis(16, 66, torch.float32)
+    for album in (cases.Album(dtype=torch.float32), cases.Album(((0, 0), *cases.SIZES[1:]))):
+        with pytest.raises(ValueError, match="pictures: expected uint8 with at least one pixel each"):
+            transforms.analyse(album.pictures, LAT, network, **TORCH)
+
+
+def test_a_block_checks_its_features():
+    weights, lattice = cases.synthesis(16, 66, torch.float16).blocks8[0], Lattice(((2, 3),))
+    for x in (torch.zeros(6, 66).half(), torch.zeros(6, 128), torch.zeros(6, 256).half()[:, ::2]):
+        with pytest.raises(ValueError, match=r"x: expected contiguous torch.float16 \(6, 128\)"):
+            transforms.block(x, weights, lattice, **TORCH)
+    with pytest.raises(ValueError, match="no gradient"):
+        transforms.block(torch.zeros(6, 128).half().requires_grad_(), weights, lattice, **TORCH)
+    for name, form, message in (
+        ("block", "layers", "configs: block: expected held or resident or spread, got layers"),
+        ("paint", "held", "configs: paint: expected layers, got held"),
+        ("layer", "layers", "configs: layer: expected no such kernel"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            r, mean = cases.halves(LAT, 16)
+            network, plan = cases.synthesis(16, 66, torch.float16), {name: Config(form, 16, 16, 16, 4, 2)}
+            transforms.synthesise(r, mean, LAT, network, cases.Album().pictures, configs=plan, **TORCH)
+    odd, config = cases.synthesis(16, 130, torch.float16).blocks8[0], Config("held", 16, 16, 16, 4, 2)
+    with pytest.raises(ValueError, match="a block of 192 channels, no power of two, can only be spread"):
+        transforms.block(torch.zeros(6, 192).half(), odd, lattice, config=config, **TORCH)
+    with pytest.raises(ValueError, match="block_k: expected at least 16"):
+        config = Config("spread", 16, 16, 8, 4, 2)
+        transforms.block(torch.zeros(6, 128).half(), weights, lattice, config=config, **TORCH)
+
+
+@pytest.mark.parametrize(
+    "tensors, options, message",
+    [
+        ([], {}, "expected at least one"),
+        ([(3, 4, 5)], {"layout": "CWH"}, "layout: expected CHW or HWC, got 'CWH'"),
+        ([(4, 5, 3)], {}, r"picture 0: expected contiguous \(3, H, W\), got \(4, 5, 3\)"),
+        ([(3, 4, 5)], {"layout": "HWC"}, r"picture 0: expected contiguous \(H, W, 3\)"),
+        ([(3, 4)], {}, "picture 0: expected contiguous"),
+        ([(3, 4, 5)], {"gray": [True, False]}, "gray: expected 1 values, got 2"),
+        ([(3, 4, 5)], {"quality2": [1]}, "quality2: expected 2 to 200, got 1"),
+        ([(3, 4, 5)], {"quality2": [201]}, "quality2: expected 2 to 200, got 201"),
+    ],
+)
+def test_a_table_of_pictures_is_checked(tensors, options, message):
+    with pytest.raises(ValueError, match=message):
+        Pictures.of([torch.zeros(t, dtype=torch.uint8) for t in tensors], **options)
+
+
+def test_pictures_are_of_one_dtype_and_in_one_piece():
+    x = torch.zeros(3, 4, 6, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="picture 1: expected torch.uint8 on cpu, got torch.float32"):
+        Pictures.of([x, x.float()])
+    with pytest.raises(ValueError, match="picture 0: expected torch.uint8, torch.float16, torch.float32, got"):
+        Pictures.of([x.int()])
+    with pytest.raises(ValueError, match="picture 0: expected contiguous"):
+        Pictures.of([x[..., ::2]])
+
+
+def test_gains_are_one_for_each_quality():
+    weights = cases.g_s(16, 66).state_dict()
+    with pytest.raises(ValueError, match=r"gains: expected \(199, 16\), got \(199, 8\)"):
+        transforms.Synthesis.pack(weights, torch.ones(QUALITIES, 8))
+    with pytest.raises(ValueError, match="dtype float32 or float16, got torch.bfloat16"):
+        transforms.Synthesis.pack(weights, torch.ones(QUALITIES, 16), torch.bfloat16)
+
+
+# What it costs
+
+
+def test_cost_is_that_of_the_network():
+    """Multiply-adds counted by running the layers, bytes of what the launches take and give."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    M, width, lattice = 16, 66, Lattice(((4, 6), (4, 6)))
+    network, reader = (kind(M, width, torch.float16, 2) for kind in (cases.synthesis, cases.analysis))
+    for module, x, parts in (
+        (cases.g_s(M, width, 2), torch.zeros(2, M, 4, 6), transforms.synthesis_cost(network, lattice, 2 * 64 * 96)),
+        (cases.g_a(M, width, 2), torch.zeros(2, 3, 64, 96), transforms.analysis_cost(reader, lattice, 2 * 64 * 96)),
+    ):
+        with FlopCounterMode(display=False) as counter, torch.enable_grad():
+            module(x)
+        assert 2 * sum(p.macs for p in parts) == counter.get_total_flops()
+    enter, *_, paint = transforms.synthesis_cost(network, lattice, 1000)
+    assert enter.bytes == 4 * 48 * M + 2 * 48 * 32 + 2 * 32 * 32
+    assert paint.bytes == 2 * 192 * 128 + 3 * 1000 + 2 * 192 * 128
+
+
+def test_the_default_model_moves_less_than_25_megabytes_a_picture():
+    """The bar, for 768 x 512; and an eighth of what layers move."""
+    from ckbd.model import file
+
+    model = file.load("small")
+    network = transforms.Synthesis.pack(model.g_s.state_dict(), torch.ones(QUALITIES, 256))
+    lattice, pixels = Lattice(((32, 48),)), 768 * 512
+    ours = sum(p.bytes for p in transforms.synthesis_cost(network, lattice, pixels))
+    assert ours <= 25e6 and transforms.eager_bytes(network, lattice, pixels) > 6 * ours
+
+
+@pytest.mark.parametrize("kernel", ["block", *configs.LAYERS])
+def test_every_width_has_a_config(kernel):
+    for dtype in (torch.float16, torch.float32):
+        for width in (32, 64, 128, 192, 256, 320, 2048):
+            found = configs.candidates(kernel, dtype, width)
+            assert found and len(set(found)) == len(found)
+            assert all(c.block_p >= 64 for c in found), "one instruction must do every tile"
+    assert pictures.LAYOUTS == cases.LAYOUTS
