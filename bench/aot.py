@@ -6,7 +6,7 @@ memory from ptxas, instructions from the disassembly. The gates:
 - it compiles;
 - nothing spilled: no local loads or stores, at most STACK bytes of stack (never the register count alone: kernels
   that spill heavily report few);
-- registers and shared memory within what the target offers;
+- registers and shared memory within what the target offers, a thread's and all threads';
 - tensor-core instructions where the dtype has them (float32 is IEEE and has none);
 - no wgmma that ptxas had to serialise.
 """
@@ -35,7 +35,8 @@ from triton.compiler import ASTSource
 from triton.compiler.errors import CompilationError
 
 from bench.gpu.record import commit
-from bench.launches import ODD, Launch, shipped
+from bench.launches import ODD, shipped
+from bench.recorder import Launch
 
 STACK = 8  # bytes: a frame that nothing is spilled to
 
@@ -49,6 +50,7 @@ class Target:
     tensor: dict[torch.dtype, str] = field(default_factory=dict)  # what a product must be done with, a pattern
     everyday: tuple[str, ...] = ("default",)  # scopes of bench.launches that every run compiles
     odd: bool = False  # whether odd widths are ever compiled
+    registers_all: int = 1 << 16  # of a multiprocessor, for all threads of a program
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -86,6 +88,7 @@ TARGETS = (
         64 << 10,
         512,
         {torch.int8: r"v_mfma_i32_\w*i8", torch.float16: r"v_mfma_f32_\w*f16"},
+        registers_all=1 << 17,
     ),
 )
 
@@ -135,6 +138,9 @@ def inspect(one: Launch, target: Target) -> Report:
         failures.append(f"{stack} bytes of stack")
     if registers > target.registers:
         failures.append(f"{registers} registers")
+    threads = dict(one.options)["num_warps"] * target.gpu.warp_size
+    if -(-registers // 8) * 8 * threads > target.registers_all:
+        failures.append(f"{registers} registers of {threads} threads")
     if shared > target.shared:
         failures.append(f"{shared} bytes of shared memory")
     if pattern and not tensor:
@@ -186,6 +192,8 @@ def _inspect(job: tuple[int, int]) -> Report:
 
 def wanted(one: Launch, target: Target, scope: str) -> bool:
     """Whether a launch is compiled for a target: "everyday", "default" (those alone) or "all"."""
+    if one.targets and target.name not in one.targets:
+        return False
     if scope == "all":
         return target.odd or one.scope not in ("sample", "odd")
     return one.scope in (target.everyday if scope == "everyday" else ("default",))

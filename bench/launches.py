@@ -6,27 +6,19 @@ launched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 
+from bench import transform_launches
+from bench.recorder import TYPES, Launch, recording
 from ckbd.kernels import Lattice, Network, SubPixel, launch
 from ckbd.kernels import pointwise as between
 from ckbd.kernels.configs import CONFIGS, FORMS, Config
 from ckbd.kernels.network import taps
 from ckbd.kernels.numerics import IntLayer
 
-TYPES = {
-    torch.int8: "i8",
-    torch.uint8: "u8",
-    torch.int16: "i16",
-    torch.int32: "i32",
-    torch.float16: "fp16",
-    torch.float32: "fp32",
-}
 ODD = "odd"  # what the labels of widths that no model has begin with
 # Whose launches they are, the most wanted first: of the default model, of another that the kernels ship for, of odd
 # widths that stand for the others, of further odd widths. A launch that several make is the first's.
@@ -82,86 +74,6 @@ ODD_HYPERS = tuple(
 )
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A kernel with everything that decides its machine code."""
-
-    kernel: object
-    label: str  # model, dtype, layer, config
-    dtype: torch.dtype
-    product: bool  # whether it has a matrix product
-    signature: tuple[tuple[str, str], ...]
-    constants: tuple[tuple[tuple[int, ...], object], ...]
-    attrs: tuple[tuple[int, ...], ...]
-    options: tuple[tuple[str, int], ...]  # of the compiler, as for CUDA
-    scope: str = "default"  # of SCOPES
-
-
-class Recorder:
-    """Takes the place of a kernel, and keeps its launches instead of running them."""
-
-    def __init__(self, kernel, found: list[Launch], label: str) -> None:
-        self.kernel, self.found, self.label = kernel, found, label
-
-    def __getitem__(self, grid):
-        return self._record
-
-    def _record(self, *args, **named) -> None:
-        names = self.kernel.arg_names
-        constants = {n: v for n, v in named.items() if n in names}
-        options = {n: v for n, v in named.items() if n not in names}
-        signature, constant, attrs, dtype = {}, {}, [], None
-        for i, (name, value) in enumerate([*zip(names, args, strict=False), *constants.items()]):
-            assert names[i] == name, f"{self.kernel.__name__}: argument {i} is {names[i]}, got {name}"
-            if isinstance(value, torch.Tensor):
-                signature[name] = "*" + TYPES[value.dtype]
-                if value.storage_offset() * value.element_size() % 16 == 0:
-                    attrs.append((i,))
-                if name in ("w_ptr", "w1_ptr"):
-                    dtype = value.dtype
-            elif i < len(args) and isinstance(value, float):
-                signature[name] = "fp32"
-            elif i < len(args) and (value != 1 or self.kernel.params[i].do_not_specialize):
-                signature[name] = "i32"
-                if value % 16 == 0 and not self.kernel.params[i].do_not_specialize:
-                    attrs.append((i,))
-            else:  # Triton makes a constant of an argument that is 1
-                signature[name] = "constexpr"
-                constant[(i,)] = value
-        if dtype is None:
-            dtype = args[0].dtype
-        values = dict(constants)
-        step = values.get("EPILOGUE", self.kernel.__name__.removesuffix("_kernel"))
-        if values.get("GATHER") == "context" or values.get("HAS_CONTEXT"):
-            step += f", context {values['KERNEL']}x{values['KERNEL']}" if values.get("CP") else ""
-        product = "CP" in values and (values["CP"] > 0 or self.kernel.__name__ == "fused_kernel")
-        self.found.append(
-            Launch(
-                self.kernel,
-                f"{self.label}: {step}",
-                dtype,
-                product,
-                tuple(signature.items()),
-                tuple(constant.items()),
-                tuple(attrs),
-                tuple(options.items()),
-            )
-        )
-
-
-@contextmanager
-def recording(label: str, found: list[Launch]) -> Iterator[None]:
-    """Launches made inside are kept in `found`."""
-    before = [(m, n, kernel) for m in (launch, between) for n, kernel in vars(m).items() if n.endswith("_kernel")]
-    try:
-        for module, n, kernel in before:
-            setattr(module, n, Recorder(kernel, found, label))
-        yield
-    finally:
-        for module, n, kernel in before:
-            setattr(module, n, kernel)
-
-
 def integer_network(m: Model) -> Network:
     def layer(*shape: int, phases: tuple[int, ...] = ()) -> IntLayer:
         return IntLayer(torch.zeros(shape), torch.zeros(*phases, shape[0]), torch.zeros(shape[0]))
@@ -189,13 +101,14 @@ def shipped() -> list[Launch]:
     """Every kernel that `tune` may choose, for the networks above, and the pointwise ones, each once."""
     found: list[Launch] = []
     lattice = Lattice(((32, 48),))
+    modules = launch, between
     networks = [(m, torch.int8, integer_network(m)) for m in INTEGER_MODELS + ODD_INTEGERS]
     networks += [
         (m, d, float_network(m, d)) for d in (torch.float16, torch.float32) for m in FLOAT_MODELS + ODD_FLOATS
     ]
     for m, dtype, net in networks:
         for config in CONFIGS[dtype]:
-            with recording(f"{m.name}, {TYPES[dtype]}, {config}", found):
+            with recording(f"{m.name}, {TYPES[dtype]}, {config}", found, modules):
                 phases(net, lattice, config)
                 if config.form == "layers":
                     launch.project(torch.zeros(lattice.sites, m.C, dtype=dtype), net.psi, config)
@@ -203,16 +116,15 @@ def shipped() -> list[Launch]:
                         hyper(HYPERS[:1], config, wide=True)
                         hyper(HYPERS[1:], config, wide=False)
     for config in (c for c in CONFIGS[torch.int8] if c.form == "layers"):
-        with recording(f"{ODD} h_s, i8, {config}", found):
+        with recording(f"{ODD} h_s, i8, {config}", found, modules):
             hyper(ODD_HYPERS, config, wide=False)
-    with recording("int8", found):
+    with recording("int8", found, modules):
         pointwise(DEFAULT.M, lattice)
-    with recording(f"{ODD}, int8", found):
+    with recording(f"{ODD}, int8", found, modules):
         pointwise(1, lattice)
     unique: dict[tuple, Launch] = {}
-    for one in sorted(
-        (replace(one, scope=scope_of(one.label)) for one in found), key=lambda x: SCOPES.index(x.scope)
-    ):
+    found = [replace(one, scope=scope_of(one.label)) for one in found] + transform_launches.launches()
+    for one in sorted(found, key=lambda x: SCOPES.index(x.scope)):
         unique.setdefault((one.kernel.__name__, one.signature, one.constants, one.attrs, one.options), one)
     return list(unique.values())
 
@@ -249,6 +161,7 @@ def pointwise(M: int, lattice: Lattice) -> None:
     r = torch.zeros(lattice.sites, M, dtype=torch.int16)
     y = torch.zeros(lattice.full_sites, M)
     launch.assemble(r, r, lattice, 0, y.to(torch.int16), torch.zeros(lattice.sites, M, dtype=torch.int8))
+    launch.assemble(r, r, lattice, 0, None, torch.zeros(lattice.sites, M, dtype=torch.int8))
     launch.assemble(r, r, lattice, 1, y, None)
     launch.assemble(r, r.float(), lattice, 0, y, r.float())
     launch.quantise(y, r, lattice, 1)

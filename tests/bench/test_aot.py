@@ -2,6 +2,7 @@
 launched.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import bad_kernels
 import pytest
 import torch
 
-from bench import aot, launches
+from bench import aot, launches, recorder
 from ckbd.kernels.configs import LEAST_K
+from ckbd.kernels.transforms import configs as transform_configs
 
 sys.path.append(str(Path(__file__).parents[1] / "gpu"))
 
@@ -23,7 +25,7 @@ def launch(kernel, stages=3, **scalars):
     signature = {"x_ptr": "*i8", "w_ptr": "*i8", "out_ptr": "*i32"} | scalars
     attrs = tuple((i,) for i in range(3))
     options = (("num_warps", 4), ("num_stages", stages))
-    return launches.Launch(kernel, kernel.__name__, torch.int8, True, tuple(signature.items()), (), attrs, options)
+    return recorder.Launch(kernel, kernel.__name__, torch.int8, True, tuple(signature.items()), (), attrs, options)
 
 
 @pytest.mark.parametrize("target", [SM_80, SM_90], ids=lambda t: t.name)
@@ -66,16 +68,21 @@ def test_a_shipped_kernel_passes_and_fails_where_less_is_allowed(target, form):
     narrow = aot.Target(target.name, target.gpu, report.shared - 1, report.registers - 1, {one.dtype: "NO SUCH"})
     failures = " ".join(aot.inspect(one, narrow).failures)
     assert "registers" in failures and "shared memory" in failures and "no tensor-core instruction" in failures
+    crowded = dataclasses.replace(target, registers_all=32 * dict(one.options)["num_warps"] * report.registers - 1)
+    assert any("registers of" in f for f in aot.inspect(one, crowded).failures)
 
 
 def test_every_config_of_every_dtype_is_compiled():
     labels = " ".join(one.label for one in launches.shipped())
-    for configs in launches.CONFIGS.values():
+    held = [[config for config, _ in some] for some in transform_configs.HELD.values()]
+    tables = [launches.CONFIGS, transform_configs.BLOCKS, *transform_configs.LAYERS.values()]
+    for configs in (*held, *(some for one in tables for some in one.values())):
         for config in configs:
             assert str(config) in labels
     assert {one.kernel.__name__ for one in launches.shipped()} == {
-        "layer_kernel", "fused_kernel", "assemble_kernel", "quantise_kernel", "move_kernel"
-    }  # fmt: skip
+        *("layer_kernel", "fused_kernel", "assemble_kernel", "quantise_kernel", "move_kernel"),
+        *("held_kernel", "resident_kernel", "spread_kernel", "features_kernel", "paint_kernel"),
+    }
 
 
 def test_every_network_that_a_gpu_is_tested_with_is_compiled():
@@ -100,7 +107,9 @@ def test_every_run_compiles_each_kernel_and_a_release_every_launch():
         kinds[scope] = {(one.kernel.__name__, one.dtype, one.product, one.label.rsplit(": ")[-1]) for one, _ in jobs}
         assert {t.name for _, t in jobs} == {t.name for t in aot.TARGETS}
         default = [one for one in launches.shipped() if one.scope == "default"]
-        assert default and all((one, t) in jobs for one in default for t in aot.TARGETS)
+        for t in aot.TARGETS:
+            wanted = [one for one in default if not one.targets or t.name in one.targets]
+            assert wanted and all((one, t) in jobs for one in wanted)
     assert kinds["default"] < kinds["everyday"] == kinds["all"]
     assert {one.scope for one in launches.shipped()} == set(launches.SCOPES)
 
@@ -123,7 +132,7 @@ def test_a_product_too_small_for_a_gpu_does_not_compile(target, monkeypatch):
     """What the gates are for: the first of these networks as it was, with psi's weights not padded."""
     m, config = launches.ODD_INTEGERS[1], launches.CONFIGS[torch.int8][0]
     net, found = launches.integer_network(m), []
-    with launches.recording("unpadded", found):
+    with recorder.recording("unpadded", found, (launches.launch,)):
         launches.launch.project(torch.zeros(8, m.C, dtype=torch.int8), net.psi[:, : m.C].contiguous(), config)
     assert "K >= 32" in " ".join(aot.inspect(found[0], target).failures)
 
