@@ -26,7 +26,7 @@ from ckbd import _rans, kernels
 from ckbd.codec import machine, zone
 from ckbd.codec.decoder import Decoder
 from ckbd.kernels import ops
-from ckbd.pipeline import work
+from ckbd.pipeline import render
 from ckbd.pipeline.pixels import Form
 
 COUNT = 4096
@@ -40,7 +40,7 @@ class NoZone:
 
     def __init__(self, M: int):
         self.M = M
-        self.k = torch.zeros(0)
+        self.k = self.r = torch.zeros(0)
         self.y = torch.zeros(0)
 
     def begin(self, z, quality):
@@ -52,8 +52,11 @@ class NoZone:
     def phase(self, state, p):
         count = sum(8 * h * w for h, w in state) * self.M
         if self.k.numel() < count:
-            self.k = torch.zeros(count, dtype=torch.uint8)
+            self.k, self.r = torch.zeros(count, dtype=torch.uint8), torch.zeros(count, dtype=torch.int16)
         return self.k[:count]
+
+    def room(self, state, p):
+        return self.r[: sum(8 * h * w for h, w in state) * self.M]
 
     def assemble(self, state, p, r):
         pass
@@ -69,7 +72,7 @@ class NoPixels:
     dtype = torch.float32
 
     def __init__(self):
-        self.each = machine.in_turn
+        self.each, self.device = machine.in_turn, torch.device("cpu")
         self.x = torch.zeros(1, 3, 64, 64)
 
     def g_s(self, y_hat, headers):
@@ -123,7 +126,7 @@ def interpreter(args: argparse.Namespace) -> list[dict]:
                 stack.enter_context(mock.patch.object(torch.Tensor, "copy_", lambda self, *_: self))
                 stack.enter_context(mock.patch.object(Form, "pixels", lambda self, x_hat, gray: x_hat))
                 if kind == "cuda":
-                    stack.enter_context(mock.patch.object(work, "apart", lambda device: False))
+                    stack.enter_context(mock.patch.object(render, "apart", lambda device: False))
                 us = microseconds(iterate, len(streams), args)
             rows.append({"impl": "decode_iter", "plan": kind, "batch": size, "us": us})
             print(f"batch {size:4} decode_iter, as on {kind:4} {us:8.2f} us a picture", flush=True)

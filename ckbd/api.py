@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ckbd.codec import container, image, machine, zone
+from ckbd.codec import container, image, machine, painting, zone
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
@@ -204,11 +204,28 @@ def load(
     loaded = file.load(model, place)
     exact = zone.make(loaded.layers, place, backend, carrier, team.on(place))
     tables = coder_tables(loaded.tables)
+    fused = painting.wanted(backend, place)
     if place.type == "cuda":
         torch.cuda.synchronize(place)  # whatever stream it is used on, the model is there
     return Codec(
-        Encoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
-        Decoder(loaded, exact, tables, device=place, team=team, max_pixels=max_pixels),
+        Encoder(
+            loaded,
+            exact,
+            tables,
+            device=place,
+            team=team,
+            max_pixels=max_pixels,
+            reader=painting.Reader(loaded, place, backend) if fused else None,
+        ),
+        Decoder(
+            loaded,
+            exact,
+            tables,
+            device=place,
+            team=team,
+            max_pixels=max_pixels,
+            painter=painting.Painter(loaded, place, backend) if fused else None,
+        ),
         team,
         place,
     )

@@ -22,6 +22,7 @@ from ckbd.codec import batches, container, inputs, machine, zone
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
+from ckbd.codec.painting import MOST_SIDE, Painter
 from ckbd.codec.rendering import Renderer
 from ckbd.kernels import numerics
 from ckbd.model.file import Loaded
@@ -55,10 +56,13 @@ class Decoder:
         device: torch.device,
         team: Team,
         max_pixels: int,
+        painter: Painter | None = None,
     ):
+        """painter: g_s in kernels, in place of the renderer's layers; exact is then zone.Kernels."""
         self.model, self.zone, self.tables = model, exact, tables
         self.device, self.team, self.max_pixels = device, team, max_pixels
-        self.renderer = Renderer(model.g_s, model.log_ungain, device, team.on(device))
+        self.renderer, self.painter = Renderer(model.g_s, model.log_ungain, device, team.on(device)), painter
+        self.most_side = exact.most_side if painter is None else MOST_SIDE
 
     @property
     def coder_threads(self) -> int:
@@ -77,7 +81,10 @@ class Decoder:
             parsed = self.parse_all(streams)
 
         def pictures(group: list[Stream]) -> list[Picture]:
-            return self.renderer.pictures(group, self.latents(group), self.stage)
+            state = self.state(group)
+            if self.painter is not None:
+                return self.painter.pictures(group, state, self.stage)
+            return self.renderer.pictures(group, self.y_hat(state), self.stage)
 
         return self.by_group(pictures, parsed)
 
@@ -104,6 +111,10 @@ class Decoder:
 
     def latents(self, streams: list[Stream]) -> Tensor:
         """y_hat (B, M, h, w) of streams of one padded size, float32, integer-valued in 1/16 units."""
+        return self.y_hat(self.state(streams))
+
+    def state(self, streams: list[Stream]) -> Any:
+        """The exact zone of streams of one padded size, both phases done."""
         with self.stage("coder"):
             batch = self.open(streams)
             z = self.z(batch)
@@ -117,7 +128,7 @@ class Decoder:
             with self.stage("phases"):
                 self.assemble(state, p, r)
         self.finish(batch)
-        return self.y_hat(state)
+        return state
 
     # Its steps
 
@@ -130,7 +141,7 @@ class Decoder:
         s = container.parse(data, self.max_pixels)
         height, width = batches.patches(s.header.height, s.header.width)
         check_fits(s, self.model.identity, height * width, self.tables)
-        check_sides(s, self.zone.most_side)
+        check_sides(s, self.most_side)
         return s
 
     def open(self, streams: list[Stream]) -> Batch:

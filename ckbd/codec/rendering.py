@@ -59,15 +59,6 @@ class Renderer:
             rows = strips.cuts(height, strips.bands_of(height, width, height * width))
             self.each(partial(_put, place, planes, h.gray), rows)
 
-    def picture(self, s: Stream, rgb: np.ndarray) -> Picture:
-        """The picture of a stream's pixels, with alpha and ICC profile. Raises FormatError for a damaged section."""
-        h = s.header
-        alpha = None
-        if container.ALPHA in s.sections:
-            offset = s.section_offsets[container.ALPHA]
-            alpha = sections.unpack_alpha(s.sections[container.ALPHA], h.height, h.width, offset)
-        return Picture(rgb, alpha, h.gray, s.sections.get(container.ICC))
-
     def pictures(self, streams: Sequence[Stream], y_hat: Tensor, stage: Stage) -> list[Picture]:
         """All of the above: pictures of streams of one padded size. On a CPU g_s takes each by itself, since the last
         bits of its floats depend on what else is in a batch.
@@ -86,7 +77,17 @@ class Renderer:
             with stage("picture"):
                 self.put(strip, headers, rgb)
         with stage("picture"):
-            return [self.picture(s, pixels) for s, pixels in zip(streams, rgb, strict=True)]
+            return [finished(s, pixels) for s, pixels in zip(streams, rgb, strict=True)]
+
+
+def finished(s: Stream, rgb: np.ndarray) -> Picture:
+    """The picture of a stream's pixels, with alpha and ICC profile. Raises FormatError for a damaged section."""
+    h = s.header
+    alpha = None
+    if container.ALPHA in s.sections:
+        offset = s.section_offsets[container.ALPHA]
+        alpha = sections.unpack_alpha(s.sections[container.ALPHA], h.height, h.width, offset)
+    return Picture(rgb, alpha, h.gray, s.sections.get(container.ICC))
 
 
 def _put(pixels: np.ndarray, planes: Tensor, gray: bool, rows: tuple[int, int]) -> None:

@@ -75,6 +75,9 @@ class Zone(Protocol[State]):
     def mean(self, state: State, p: int) -> Tensor:
         """The means of phase p in 1/16 units, float32 (B, H, W/2, M); after phase(state, p)."""
 
+    def room(self, state: State, p: int) -> Tensor:
+        """Where the residuals of phase p may be put, flat int16, to be given to assemble()."""
+
     def assemble(self, state: State, p: int, r: Tensor) -> None:
         """Takes the residuals of phase p, int16 (B, H, W/2, M)."""
 
@@ -95,14 +98,14 @@ class CarrierState:
 @dataclass
 class KernelState:
     """shape: (B, H, W/2, M) of a phase, or (sites, M) of pictures of several sizes. psi_acc: (2, sites, H1 padded).
-    means: of the phases so far (sites, M).
+    mean, r: of both phases as far as they are known, int16 (2, sites, M).
     """
 
     lattice: Lattice
     shape: tuple[int, ...]
     psi_acc: Tensor
-    full: Tensor  # y_hat, (full sites, M)
-    means: list[Tensor] = field(default_factory=list)
+    mean: Tensor
+    r: Tensor
     context: Tensor | None = None
 
 
@@ -171,6 +174,9 @@ class Carriers(Zone[CarrierState]):
     def mean(self, state: CarrierState, p: int) -> Tensor:
         return state.means[p].float()
 
+    def room(self, state: CarrierState, p: int) -> Tensor:
+        return torch.empty(state.means[p].numel(), dtype=torch.int16, device=self.device)
+
     def assemble(self, state: CarrierState, p: int, r: Tensor) -> None:
         means = state.means[p]
         half = numerics.MEAN_STEP * r.to(self.device).view(means.shape) + means  # below 2^15: docs/numerics.md
@@ -220,34 +226,51 @@ class Kernels(Zone[KernelState]):
         psi = kernels.convolve(f, second, coarse.scaled(2), split=True, backend=self.backend)
         lattice = coarse.scaled(4)
         psi_acc = kernels.project(psi.flatten(0, 1), self.network, backend=self.backend).view(2, psi.shape[1], -1)
-        full = torch.empty((lattice.full_sites, self.network.M), device=self.device)
-        return KernelState(lattice, (lattice.sites, self.network.M), psi_acc, full)
+        shape = lattice.sites, self.network.M
+        mean, r = (torch.empty((2, *shape), dtype=torch.int16, device=self.device) for _ in range(2))
+        return KernelState(lattice, shape, psi_acc, mean, r)
 
     def phase(self, state: KernelState, p: int) -> Tensor:
         context = state.context if p else None
-        mean, k = kernels.phase(state.psi_acc[p], context, self.network, state.lattice, backend=self.backend)
-        state.means.append(mean)
+        k = torch.empty(state.mean.shape[1:], dtype=torch.uint8, device=self.device)
+        out = state.mean[p], k
+        kernels.phase(state.psi_acc[p], context, self.network, state.lattice, out=out, backend=self.backend)
         return k.view(state.shape)
 
     def quantise(self, state: KernelState, p: int, y: Tensor) -> Tensor:
         rows = y.permute(0, 2, 3, 1).float().contiguous().flatten(0, 2)
-        return kernels.quantise(rows, state.means[p], state.lattice, p, backend=self.backend).view(state.shape)
+        return kernels.quantise(rows, state.mean[p], state.lattice, p, backend=self.backend).view(state.shape)
 
     def mean(self, state: KernelState, p: int) -> Tensor:
-        return state.means[p].view(state.shape).float()
+        return state.mean[p].view(state.shape).float()
+
+    def room(self, state: KernelState, p: int) -> Tensor:
+        return state.r[p].view(-1)
 
     def assemble(self, state: KernelState, p: int, r: Tensor) -> None:
+        """What g_s reads is r and mean as they are; y_hat is made of them when it is asked for."""
+        if r.data_ptr() != state.r[p].data_ptr():
+            state.r[p].copy_(r.reshape(-1, self.network.M))
         if p == 0:
             state.context = torch.empty((state.lattice.sites, self.network.M), dtype=torch.int8, device=self.device)
-        rows = r.to(self.device).reshape(-1, self.network.M)
-        context = state.context if p == 0 else None
-        kernels.assemble(rows, state.means[p], state.lattice, p, state.full, context, backend=self.backend)
+            self._assemble(state, p, None, state.context)
+
+    def _assemble(self, state: KernelState, p: int, y_hat: Tensor | None, context: Tensor | None) -> None:
+        kernels.assemble(state.r[p], state.mean[p], state.lattice, p, y_hat, context, backend=self.backend)
+
+    def _full(self, state: KernelState) -> Tensor:
+        """y_hat, (full sites, M)."""
+        full = torch.empty((state.lattice.full_sites, self.network.M), device=self.device)
+        for p in (0, 1):
+            self._assemble(state, p, full, None)
+        return full
 
     def y_hat(self, state: KernelState) -> Tensor:
         B, H, half, M = state.shape
-        return state.full.view(B, H, 2 * half, M).permute(0, 3, 1, 2)
+        return self._full(state).view(B, H, 2 * half, M).permute(0, 3, 1, 2)
 
     def latents(self, state: KernelState) -> list[Tensor]:
-        parts = [state.full[rows] for rows in state.lattice.rows(full=True)]
+        full = self._full(state)
+        parts = [full[rows] for rows in state.lattice.rows(full=True)]
         sizes = state.lattice.sizes
         return [part.view(1, *size, -1).permute(0, 3, 1, 2) for part, size in zip(parts, sizes, strict=True)]

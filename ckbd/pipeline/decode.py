@@ -20,6 +20,7 @@ from ckbd.codec import batches, container
 from ckbd.codec.container import FormatError
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.machine import Team
+from ckbd.codec.painting import Painter
 from ckbd.codec.rendering import Renderer
 from ckbd.kernels import tune
 from ckbd.model.transforms import channels_last
@@ -27,6 +28,7 @@ from ckbd.pipeline import flow, sources, warm
 from ckbd.pipeline.flow import Window
 from ckbd.pipeline.lanes import Lanes
 from ckbd.pipeline.pixels import Form
+from ckbd.pipeline.render import Layered, Painted, Render
 from ckbd.pipeline.sources import Held, Item
 from ckbd.pipeline.work import Singly, Work
 
@@ -44,6 +46,7 @@ class Decoding:
         self.parallel = team.threads if device.type == "cpu" else IN_FLIGHT
         self.lanes = Lanes(device, self.parallel)
         self.half = lru_cache(maxsize=1)(lambda: _in_half(decoder, device))
+        self.single = lru_cache(maxsize=1)(lambda: _in_single(decoder, device))
 
     def run(
         self,
@@ -66,9 +69,7 @@ class Decoding:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
         if isinstance(self.decoder, Decoder):
-            halved = self.device.type == "cuda" if half is None else half
-            renderer = self.half() if halved else self.decoder.renderer
-            work: Singly = Work(self.decoder, self.device, form, self.lanes, renderer)
+            work: Singly = Work(self.decoder, self.device, form, self.lanes, self._render(half, form))
         elif half:
             raise ValueError("half: models of the papers run in float32 alone")
         else:
@@ -93,6 +94,14 @@ class Decoding:
         finally:
             found.close()  # type: ignore[attr-defined]  # a generator
             items.close()  # type: ignore[attr-defined]
+
+    def _render(self, half: bool | None, form: Form) -> Render:
+        """g_s as it is to run: in float16 on a GPU, and in kernels, unless the caller wants it otherwise."""
+        d = self.decoder
+        if d.painter is not None:
+            return Painted(self.single() if half is False else d.painter, form, d.stage)
+        halved = self.device.type == "cuda" if half is None else half
+        return Layered(self.half() if halved else d.renderer, d.zone, form, d.stage)
 
     def warm_up(self) -> Iterator[str]:
         """As ckbd.Codec.warm_up."""
@@ -131,6 +140,14 @@ def _in_half(decoder: Decoder, device: torch.device) -> Renderer:
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # lanes have streams of their own, which do not wait for this one
     return Renderer(g_s, decoder.model.log_ungain, device, dtype=torch.float16)
+
+
+def _in_single(decoder: Decoder, device: torch.device) -> Painter:
+    assert decoder.painter is not None
+    painter = Painter(decoder.model, device, decoder.painter.backend, torch.float32)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return painter
 
 
 def _windows(items: Iterator[Item], pixels: int, count: int, work: Singly) -> Iterator[Window[Item]]:

@@ -11,12 +11,15 @@ from ckbd.codec import batches
 from ckbd.codec.container import Header
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.rendering import Renderer
+from ckbd.kernels.transforms import Pictures
 
 MOST = 1 << 15  # patches of the largest batch: what 256 pictures of 1024x2048 have
 
 
 def warm_up(decoder: Decoder, renderers: list[Renderer], most: int = MOST) -> Iterator[tuple[int, float]]:
     """(pixels, seconds) of each size, doubling from a patch to `most`, or to what the device has memory for.
+
+    renderers: g_s as layers, each as it may run; of a decoder with a painter that runs instead.
 
     Kernels' choices are shared by all sizes up to the next power of two, whatever pictures they are made of.
     """
@@ -43,10 +46,15 @@ def _run(decoder: Decoder, renderers: list[Renderer], size: tuple[int, int]) -> 
     for p in (0, 1):
         k = decoder.zone.phase(state, p)
         decoder.zone.assemble(state, p, torch.zeros((k.numel() // c.M, c.M), dtype=torch.int16, device=device))
-    (y_hat,) = decoder.zone.latents(state)
-    header = Header(b"", 100, size[1] * batches.PATCH, size[0] * batches.PATCH)
-    for renderer in renderers:
-        for _ in renderer.g_s(y_hat, [header]):
-            pass
+    height, width = size[0] * batches.PATCH, size[1] * batches.PATCH
+    if decoder.painter is not None:
+        for layout, shape in (("CHW", (3, height, width)), ("HWC", (height, width, 3))):
+            pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+            decoder.painter.paint(state, Pictures.of([pixels], layout))
+    else:
+        (y_hat,) = decoder.zone.latents(state)
+        for renderer in renderers:
+            for _ in renderer.g_s(y_hat, [Header(b"", 100, width, height)]):
+                pass
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -6,35 +6,20 @@ is its tensor and its place in lists.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, machine, strips
+from ckbd.codec import batches, machine
 from ckbd.codec.container import FormatError, Header
 from ckbd.codec.decoder import Decoder
-from ckbd.codec.rendering import Renderer, Strip
 from ckbd.pipeline.lanes import Lane, Lanes
 from ckbd.pipeline.pixels import Form
+from ckbd.pipeline.render import Ready, Render
 from ckbd.pipeline.sources import Item
-
-
-class Ready(NamedTuple):
-    """A picture whose latents are there: its number in the batch, and y_hat (1, M, h, w)."""
-
-    number: int
-    item: Item
-    header: Header
-    y_hat: Tensor
-
-
-def apart(device: torch.device) -> bool:
-    """Whether g_s takes each picture by itself: on a CPU, where the last bits of its floats depend on the batch."""
-    return device.type == "cpu"
 
 
 class Singly:
@@ -79,14 +64,13 @@ class Singly:
 class Work(Singly):
     """The steps of a batch."""
 
-    def __init__(self, decoder: Decoder, device: torch.device, form: Form, lanes: Lanes, renderer: Renderer):
-        """renderer: g_s as it is to run."""
+    def __init__(self, decoder: Decoder, device: torch.device, form: Form, lanes: Lanes, render: Render):
+        """render: g_s as it is to run."""
         super().__init__(decoder, device, form)
         self.decoder: Decoder = decoder
-        self.lanes, self.renderer, self.threads = lanes, renderer, decoder.coder_threads
-        self.alone = apart(device)
+        self.lanes, self.render, self.threads = lanes, render, decoder.coder_threads
         self.together = None if decoder.zone.ragged else batches.together(device)
-        self.most_side = decoder.zone.most_side
+        self.most_side = decoder.most_side
 
     def hand_over(self, result: Tensor) -> None:
         if self.device.type == "cuda":  # it was made on a stream of ours
@@ -130,20 +114,21 @@ class Work(Singly):
             opened = [i for i, row in enumerate(rows) if row[0]]
         if opened:
             patches = [batches.patches(rows[i][2], rows[i][1]) for i in opened]
-            y_hat = self.latents(lane, batch, [rows[i][3] >> 1 for i in opened], patches)
+            state = self.state(lane, batch, [rows[i][3] >> 1 for i in opened], patches)
             failed = {error[0] for error in batch.errors()}
-            good = [
-                Ready(int(i), items[i], _header(rows[i]), y_hat[n]) for n, i in enumerate(opened) if i not in failed
-            ]
-            self.render(results, good)
+            ready = []
+            for n, i in enumerate(opened):
+                if i not in failed:
+                    header = _header(rows[i])
+                    results[i] = self.out(items[i], header.height, header.width)
+                    ready.append(Ready(n, header, results[i]))
+            self.render(lane, state, len(opened), ready)
         for i, field, offset, reason in batch.errors():
             results[i] = FormatError(field, offset, reason)
         return results
 
-    def latents(
-        self, lane: Lane, batch: _rans.Batch, quality: list[int], patches: list[tuple[int, int]]
-    ) -> list[Tensor]:
-        """y_hat (1, M, h, w) of each stream that was opened; of one that fails on the way it means nothing."""
+    def state(self, lane: Lane, batch: _rans.Batch, quality: list[int], patches: list[tuple[int, int]]) -> Any:
+        """The exact zone of the streams that were opened, done; of one that fails on the way it means nothing."""
         d, c = self.decoder, self.decoder.model.config
         counts = [h * w for h, w in patches]
         with d.stage("coder"):
@@ -161,47 +146,15 @@ class Work(Singly):
                 r = lane.host("r", k.numel(), torch.int8)
                 at, values = batch.phase(k, r, threads=self.threads)
             with d.stage("phases"):
-                r = lane.up(r).to(torch.int16)
+                small, r = lane.up(r), d.zone.room(state, p)
+                r.copy_(small)
                 if at:
                     where = torch.frombuffer(bytearray(at), dtype=torch.int64).to(self.device)
                     r[where] = torch.frombuffer(bytearray(values), dtype=torch.int16).to(self.device)
                 d.zone.assemble(state, p, r.view(-1, c.M))
         with d.stage("coder"):
             batch.finish()
-        return d.zone.latents(state)
-
-    def render(self, results: list[Any], ready: list[Ready]) -> None:
-        """g_s, and the pixels into results; on a GPU pictures of one padded size go together."""
-        groups: dict[Any, list[Ready]] = {}
-        for one in ready:
-            groups.setdefault(one.number if self.alone else one.y_hat.shape, []).append(one)
-        for group in groups.values():
-            step = max(1, batches.most_pixels(self.device) // (group[0].y_hat[0, 0].numel() * 256))
-            for start in range(0, len(group), step):
-                self._render(results, group[start : start + step])
-
-    def _render(self, results: list[Any], group: list[Ready]) -> None:
-        outs = [self.out(one.item, one.header.height, one.header.width) for one in group]
-        y_hat = group[0].y_hat if len(group) == 1 else torch.cat([one.y_hat for one in group])
-        found = self.renderer.g_s(y_hat, [one.header for one in group])
-        while True:
-            with self.decoder.stage("g_s"):
-                strip = next(found, None)
-            if strip is None:
-                break
-            with self.decoder.stage("picture"):
-                height, width = strip[1].shape[2:]
-                bands = strips.bands_of(height, width, height * width) if self.alone else 1
-                put = partial(self._put, outs, strip, [one.header.gray for one in group])
-                self.renderer.each(put, strips.cuts(height, bands))
-        for one, out in zip(group, outs, strict=True):
-            results[one.number] = out
-
-    def _put(self, outs: list[Tensor], strip: Strip, gray: list[bool], rows: tuple[int, int]) -> None:
-        (top, left), x_hat = strip
-        pixels = self.form.pixels(x_hat[:, :, rows[0] : rows[1]], gray)
-        for out, one in zip(outs, pixels, strict=True):
-            self.form.place(out, one, top + rows[0], left)
+        return state
 
 
 def _header(row: list[int]) -> Header:
