@@ -23,6 +23,7 @@ from bench.busy import busy
 from bench.common import cut, load_pictures, save, stages_of
 from bench.gpu.device import Clock, device_name
 from bench.gpu.inputs import need_cuda
+from bench.synthesis import in_kernels
 from bench.ways import Way, repeated
 from ckbd.codec import image
 
@@ -40,9 +41,11 @@ def batch(args: argparse.Namespace) -> list[dict]:
     codec = ckbd.load(args.model, device=device, threads=args.threads)
     streams = codec.encode(given, QUALITY)
     check_latents(codec, streams, args)
-    ours = [image.psnr(p.rgb, q.rgb) for p, q in zip(given, codec.decode_pictures(streams), strict=True)]
+    ours = qualities(codec, given, streams)
     tensors = codec.decode_tensors(streams, layout="HWC")
     of_tensors = [image.psnr(p.rgb, x.cpu().numpy()) for p, x in zip(given, tensors, strict=True)]
+    other = in_kernels(codec, torch.float16) if clock.cuda else None  # twins would take a CPU long
+    of_other = qualities(other, given, streams) if other is not None else []
     lacking: dict[str, str] = {}  # rival -> why there is none here
     # Finding a quality costs WebP and AVIF minutes of a processor, which a GPU would wait for.
     names = ("JPEG",) if clock.cuda else tuple(ways.FILES)
@@ -57,6 +60,9 @@ def batch(args: argparse.Namespace) -> list[dict]:
         psnr, others_psnr = (statistics.mean(repeated(values, size)) for values in (ours, of_tensors))
         decoding, left_out = ways.decoding(codec, batch_of, psnr, others_psnr), dict(lacking)
         encoding = ways.encoding(codec, pictures, QUALITY)
+        if other is not None:
+            more = ways.kernels(other, batch_of, statistics.mean(repeated(of_other, size)), pictures, QUALITY)
+            decoding, encoding = decoding | more[0], encoding | more[1]
         if not clock.cuda:
             decoding["ours, OpenMP"] = ways.openmp(codec, batch_of, psnr)
         for name, made in files.items():
@@ -86,6 +92,11 @@ def batch(args: argparse.Namespace) -> list[dict]:
             save(args.json, rows)
         print(f"batch {size:4} stages, ms: " + ", ".join(f"{n} {ms:.2f}" for n, ms in split.items()), flush=True)
     return rows
+
+
+def qualities(codec: ckbd.Codec, given: list[image.Picture], streams: list[bytes]) -> list[float]:
+    """PSNR of what a codec decodes."""
+    return [image.psnr(p.rgb, q.rgb) for p, q in zip(given, codec.decode_pictures(streams), strict=True)]
 
 
 def row_of(way: Way, taken: list[float], pixels: int) -> dict:

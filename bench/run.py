@@ -5,13 +5,14 @@ batch       pictures a second in batches, both ways, beside JPEG, WebP, AVIF and
 busy        one picture on a machine that others keep busy, by default and on one thread (bench/busy.py)
 interpreter microseconds that Python takes a picture in a batch, networks replaced by nothing (bench/interpreter.py)
 products    matrix products of a CPU on one thread, PyTorch's own and ours (bench/products.py)
+synthesis   g_s and g_a in kernels: quality beside layers in float32, and bytes through memory (bench/synthesis.py)
 exact-cost  rate of the integer exact zone against its float twin with the same weights
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 effort      BD-rate and encode time of each effort of the encoder (bench/effort.py)
 coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
 contexts    decode time of no context, raster scans, wavefront and checkerboard by size (bench/contexts.py)
 compat-coder  CompressAI's GaussianConditional on its own coder and on ckbd's (bench/compat_coder.py)
-kernels     one phase on a GPU in microseconds, beside PyTorch and public code's way (bench/gpu/kernels.py)
+kernels     a phase, g_s and g_a on a GPU in microseconds, beside PyTorch and public code (bench/gpu/kernels.py)
 compressai  CompressAI's models as they are and on ckbd's entropy path (bench/compat.py)
 """
 
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import batch, busy, coder, compat, compat_coder, contexts, effort, interpreter, products
+from bench import batch, busy, coder, compat, compat_coder, contexts, effort, interpreter, products, synthesis
 from bench.common import load_pictures, machine, save, stages_of
 from bench.gpu import kernels
 from ckbd import _rans
@@ -160,6 +161,7 @@ CASES = {
     "busy": busy.busy_case,
     "interpreter": interpreter.interpreter,
     "products": products.products_case,
+    "synthesis": synthesis.synthesis,
     "exact-cost": exact_cost,
     "overhead": overhead,
     "effort": effort.effort,

@@ -5,6 +5,7 @@ ours            all of them in one call; pixels end on the host
 ours, iterator  Codec.decode_iter, or encode_iter; decoded tensors stay on the device
 ours, latents   without g_s: parsing, the coder, the exact zone; latents stay on the device
 ours, g_s       the rest of the networks alone, latents ready: no decoder of this model can be faster
+in kernels      a codec whose g_s and g_a are ckbd.kernels.transforms: all in one call, and its iterator (GPU only)
 ours, OpenMP    one by one on PyTorch's own threads, as a codec does that calls PyTorch and no more (CPU only)
 nvJPEG          torchvision.io.decode_jpeg on the GPU: pixels stay there
 JPEG, WebP, AVIF of Pillow: libjpeg-turbo, libwebp, libaom, a file a thread
@@ -104,6 +105,23 @@ def decoding(codec: ckbd.Codec, streams: list[bytes], psnr: float, of_tensors: f
         "ours, g_s": (g_s, None),
     }
     return {name: Way(call, len(streams), total, quality) for name, (call, quality) in calls.items()}
+
+
+def kernels(
+    other: ckbd.Codec, streams: list[bytes], psnr: float, pictures: list[Picture], quality: float
+) -> tuple[dict[str, Way], dict[str, Way]]:
+    """Both directions of a codec in kernels. psnr: of what it decodes."""
+    count, total = len(streams), sum(map(len, streams))
+    written = sum(map(len, other.encode(pictures, quality)))
+    decoding = {
+        "in kernels": Way(lambda: other.decode_pictures(streams), count, total, psnr),
+        "in kernels, iterator": Way(lambda: other.decode_tensors(streams), count, total, psnr),
+    }
+    encoding = {
+        "in kernels": Way(lambda: other.encode(pictures, quality), count, written),
+        "in kernels, iterator": Way(lambda: list(other.encode_iter(pictures, quality)), count, written),
+    }
+    return decoding, encoding
 
 
 def openmp(codec: ckbd.Codec, streams: list[bytes], psnr: float) -> Way:

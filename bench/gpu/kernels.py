@@ -2,7 +2,8 @@
 
 One call is one phase of a batch of pictures of one size, inputs and outputs on the device, psi already projected (a
 row of its own; the dense rival does psi's share within). Before anything is timed, the integer kernels must give what
-the torch twin gives on the CPU, bit for bit. All implementations are timed in turn.
+the torch twin gives on the CPU, bit for bit. All implementations are timed in turn. Then come g_s and g_a of the
+models that ship: bench.gpu.transforms.
 
 us       what the device takes: replays of a CUDA graph of the call. Of torch.compile that graph holds what
          max-autotune-no-cudagraphs makes: the same kernels, less the guards that Python runs before each replay. The
@@ -24,60 +25,31 @@ import argparse
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import product
 
 import torch
 
 from bench.arguments import count, size
 from bench.common import save
+from bench.gpu import transforms
 from bench.gpu.cold import cold
-from bench.gpu.device import Ceilings, Clock, ceilings, device_name, graph, quantiles, roofline_share
+from bench.gpu.device import Ceilings, Clock, ceilings, device_name
 from bench.gpu.inputs import Ours, backend_of, integers, latents, need_cuda, network, values
+from bench.gpu.rows import COMPILED, MEMORY, Entries, Entry, row_of, table, watched
 from bench.launches import INTEGER_MODELS, Model
 from bench.rivals.kernels import Dense, Half
 from ckbd import kernels
 from ckbd.kernels import Config, Lattice, Network, tune
 from ckbd.kernels.configs import CONFIGS, FORMS
+from ckbd.model import file
 
 PICTURES = ((768, 512), (1920, 1080))
 BATCHES = (1, 8, 64, 256)
 DRY_PICTURES, DRY_BATCHES = ((128, 64),), (1, 2)
 QUICK_RUNS = 3
-GRAPH_SITES = 100_000  # of a phase: beyond, a graph would only hold memory twice
 DTYPES = {"int8": torch.int8, "fp16": torch.float16, "fp32": torch.float32}
-MEMORY = "out of memory"
-COMPILED, EAGER = "torch.compile fp16", "torch eager fp16"
-
-
-@dataclass
-class Entry:
-    """One implementation at work. config: what phase_cost counts by."""
-
-    call: Callable[[], object]
-    net: Network
-    phase: int
-    config: Config
-    cold_ms: float | None = None  # of what is compiled in this process
-    tune_ms: float | None = None
-    captured: Callable[[], object] | None = None  # what a graph holds, if not call
-    device_call: Callable[[], object] | None = None  # that graph
-
-
-@contextmanager
-def watched() -> Iterator[list[Config]]:
-    """What tune.choose answers meanwhile."""
-    answers, choose = [], tune.choose
-
-    def listening(*args):
-        answers.append(choose(*args))
-        return answers[-1]
-
-    tune.choose = listening
-    try:
-        yield answers
-    finally:
-        tune.choose = choose
+EAGER = "torch eager fp16"
 
 
 def gate(model: Model, device: torch.device) -> None:
@@ -101,34 +73,13 @@ def gate(model: Model, device: torch.device) -> None:
                 raise SystemExit(f"{model.name}, {config}: phase {p} is not the twin's, so nothing is timed")
 
 
-def entries(
-    model: Model, lattice: Lattice, clock: Clock, rivals: bool, compiled: bool
-) -> tuple[dict[tuple[str, int], Entry], dict[tuple[str, int], str]]:
-    """What runs on a batch, by (impl, phase), each warm; and of what does not, why. That is what the device has no
-    memory for, and rivals that fail: what others' code cannot do here must not cost our own figures.
-    """
-    device = clock.device
-    found: dict[tuple[str, int], Entry] = {}
-    left_out: dict[tuple[str, int], str] = {}
-    graphs = clock.cuda and clock.trash is None and lattice.sites <= GRAPH_SITES
+def entries(model: Model, lattice: Lattice, clock: Clock, rivals: bool, compiled: bool) -> Entries:
+    """What runs on a batch, by (impl, phase)."""
+    device, made = clock.device, Entries(clock, lattice)
 
-    def add(name: str, p: int, make: Callable[[], Entry]) -> None:
-        try:
-            entry = make()
-            first = clock.first(entry.call)
-            entry.cold_ms = first if name == COMPILED else None
-            if graphs:
-                clock.first(entry.captured or entry.call)
-                entry.device_call = graph(entry.captured or entry.call, device)
-            found[name, p] = entry
-        except torch.OutOfMemoryError:
-            gc.collect()
-            torch.cuda.empty_cache()
-            left_out[name, p] = MEMORY
-        except Exception as error:
-            if name.startswith("ours"):
-                raise
-            left_out[name, p] = repr(error)
+    def entry(call: Callable[[], object], net: Network, p: int, config: Config, /, **more: object) -> Entry:
+        cost = kernels.phase_cost(net, lattice, p, config)
+        return Entry(call, {"bytes": cost.bytes, "ops": 2 * cost.macs}, net.psi.dtype, more)
 
     def fitting(form: str, ours: Ours, p: int) -> Config:
         """The quickest of a form. Asking phase() for the form would have it measured anew at every turn."""
@@ -138,45 +89,59 @@ def entries(
     def chosen(ours: Ours, p: int) -> Entry:
         with watched() as answers:
             took = clock.first(ours.call(p, None))
-        default = CONFIGS[ours.net.psi.dtype][0]
-        return Entry(ours.call(p, None), ours.net, p, answers[-1] if answers else default, tune_ms=took)
+        config = answers[-1] if answers else CONFIGS[ours.net.psi.dtype][0]
+        return entry(ours.call(p, None), ours.net, p, config, tune_ms=took, config=str(config))
 
     def of_form(form: str, ours: Ours, p: int) -> Entry:
         config = fitting(form, ours, p)
-        return Entry(ours.call(p, config), ours.net, p, config)
+        return entry(ours.call(p, config), ours.net, p, config, config=str(config))
 
     nets = {name: network(model, dtype, device) for name, dtype in DTYPES.items()}
     for name, net in nets.items():
         try:
             ours = Ours(net, lattice)
         except torch.OutOfMemoryError:
-            left_out |= {(f"ours {name}", p): MEMORY for p in (0, 1)}
+            made.left_out |= {(f"ours {name}", p): MEMORY for p in (0, 1)}
             continue
         for p in (0, 1):
             if net.exact:
                 for form in FORMS:
-                    add(f"ours int8 {form}", p, lambda form=form, ours=ours, p=p: of_form(form, ours, p))
-                add("ours int8 auto", p, lambda ours=ours, p=p: chosen(ours, p))
+                    made.add(f"ours int8 {form}", lambda form=form, ours=ours, p=p: of_form(form, ours, p), p)
+                made.add("ours int8 auto", lambda ours=ours, p=p: chosen(ours, p), p)
             else:
-                add(f"ours {name}", p, lambda ours=ours, p=p: chosen(ours, p))
+                made.add(f"ours {name}", lambda ours=ours, p=p: chosen(ours, p), p)
     if rivals:
         half = CONFIGS[torch.float16][0]
 
         def rival(kind: type, dtype: str) -> Entry:
-            return Entry(kind(model, lattice, DTYPES[dtype], device).call, nets[dtype], 1, half)
+            more = {"dense_ops": 2 * kernels.dense_macs(nets[dtype], lattice)} if kind is Dense else {}
+            return entry(kind(model, lattice, DTYPES[dtype], device).call, nets[dtype], 1, half, **more)
 
         def tuned() -> Entry:
             torch._dynamo.reset()  # each shape is compiled by itself, and none counts against a limit
-            made = Half(model, lattice, torch.float16, device)
-            captured = made.compiled("max-autotune-no-cudagraphs") if graphs else None
-            return Entry(made.compiled("max-autotune"), nets["fp16"], 1, half, captured=captured)
+            rival = Half(model, lattice, torch.float16, device)
+            captured = rival.compiled("max-autotune-no-cudagraphs") if made.graphs else None
+            found = entry(rival.compiled("max-autotune"), nets["fp16"], 1, half)
+            return replace(found, captured=captured)
 
-        add(EAGER, 1, lambda: rival(Half, "fp16"))
+        made.add(EAGER, lambda: rival(Half, "fp16"), 1)
         if compiled:
-            add(COMPILED, 1, tuned)
-        add("compressai dense fp16", 1, lambda: rival(Dense, "fp16"))
-        add("compressai dense fp32", 1, lambda: rival(Dense, "fp32"))
-    return found, left_out
+            made.add(COMPILED, tuned, 1)
+        made.add("compressai dense fp16", lambda: rival(Dense, "fp16"), 1)
+        made.add("compressai dense fp32", lambda: rival(Dense, "fp32"), 1)
+    return made
+
+
+def phases(
+    model: Model, lattice: Lattice, clock: Clock, runs: int, tops: Ceilings, args: argparse.Namespace
+) -> list[dict]:
+    """The rows of a batch."""
+    taken = entries(model, lattice, clock, args.rivals, args.compile).rows(runs, tops)
+    gc.collect()
+    try:
+        return [*taken, projection(model, lattice, clock, 5, tops)]
+    except torch.OutOfMemoryError:
+        return [*taken, {"impl": "ours int8 project", "left_out": MEMORY}]
 
 
 def projection(model: Model, lattice: Lattice, clock: Clock, runs: int, tops: Ceilings) -> dict:
@@ -191,53 +156,6 @@ def projection(model: Model, lattice: Lattice, clock: Clock, runs: int, tops: Ce
     return row_of("ours int8 project", taken[""], taken[""], work, torch.int8, tops)
 
 
-def row_of(impl: str, us: list[float], call_us: list[float], work: dict, dtype: torch.dtype, tops: Ceilings) -> dict:
-    low, middle, high = quantiles(us)
-    share = roofline_share(work["bytes"], work["ops"], middle, tops.bandwidth, tops.rate(dtype))
-    spread = {"us": middle, "p10": low, "p90": high, "call_us": quantiles(call_us)[1]}
-    return {"impl": impl, **spread, **work, "roofline_share": share}
-
-
-def measure(
-    found: dict[tuple[str, int], Entry], lattice: Lattice, clock: Clock, runs: int, tops: Ceilings
-) -> list[dict]:
-    """Times all entries in turn; their rows."""
-    calls = {f"{name}/{p}/call": e.call for (name, p), e in found.items()}
-    calls |= {f"{name}/{p}/graph": e.device_call for (name, p), e in found.items() if e.device_call}
-    samples, rows = clock.turns(calls, runs), []
-    for (name, p), e in found.items():
-        called = samples.get(f"{name}/{p}/call")
-        if called is None:
-            rows.append({"impl": name, "phase": p, "left_out": MEMORY})
-            continue
-        cost = kernels.phase_cost(e.net, lattice, p, e.config)
-        work = {"bytes": cost.bytes, "ops": 2 * cost.macs}
-        us = samples.get(f"{name}/{p}/graph") or called
-        row = row_of(name, us, called, work, e.net.psi.dtype, tops) | {"phase": p}
-        row |= {name: ms for name, ms in (("cold_ms", e.cold_ms), ("tune_ms", e.tune_ms)) if ms is not None}
-        if name.startswith("ours"):
-            row["config"] = str(e.config)
-        if name.startswith("compressai"):
-            row["dense_ops"] = 2 * kernels.dense_macs(e.net, lattice)
-        rows.append(row)
-    return rows
-
-
-def table(rows: list[dict]) -> str:
-    text = [f"{'':24}phase{'us':>11} (p10..p90){'call us':>20}{'roofline':>10}{'first ms':>10}  config"]
-    for r in rows:
-        if "left_out" in r:
-            text.append(f"{r['impl']:24}{r.get('phase', '-')!s:>5}  left out: {r['left_out']}")
-            continue
-        spread = f"{r['us']:.1f} ({r['p10']:.1f}..{r['p90']:.1f})"
-        cold_ms = f"{r['cold_ms']:.0f}" if r.get("cold_ms") is not None else "-"
-        text.append(
-            f"{r['impl']:24}{r.get('phase', '-')!s:>5}{spread:>30}{r['call_us']:11.1f}"
-            f"{100 * r['roofline_share']:8.1f} %{cold_ms:>10}  {r.get('config', '')}"
-        )
-    return "\n".join(text)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("kernels")
     group.add_argument("--device", help="kernels: cuda, or cpu for a dry run; batch, compressai: cpu, or cuda")
@@ -247,10 +165,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=size,
         nargs="+",
         metavar="WxH",
-        help="kernels: 768x512 1920x1080, in a dry run 128x64; batch, compressai: how much of a picture is taken",
+        help="kernels: 768x512 1920x1080 (g_s, g_a: the first), in a dry run 128x64; batch, compressai: how much of "
+        "a picture is taken",
     )
     group.add_argument("--flush", action="store_true", help="empty the L2 cache before every call; no graphs then")
     group.add_argument("--cold", action=argparse.BooleanOptionalAction, default=True, help="cold_ms and warm_ms")
+    group.add_argument("--only", choices=("phases", "transforms"), help="kernels: one part; transforms: g_s and g_a")
     group.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile's rows")
 
 
@@ -258,42 +178,58 @@ def kernels_case(args: argparse.Namespace) -> list[dict]:
     """Rows for --json, written as they come."""
     device = need_cuda(args.device or "cuda")
     dry = device.type != "cuda"
-    pictures = args.pictures or (DRY_PICTURES if dry else PICTURES)
     batches = args.batches or (DRY_BATCHES if dry else BATCHES)
     clock, named = Clock(device, args.flush), device_name(device)
+    runs = QUICK_RUNS if args.quick else args.runs
     print(f"{named}; torch {torch.__version__}" + ("" if clock.cuda else "; a dry run, whose times say nothing"))
     if clock.cuda:
         os.environ["CKBD_TUNE_CACHE"] = ""  # choices are made in this run
         torch.backends.cudnn.benchmark = True
-    for model in INTEGER_MODELS:
-        gate(model, device)
-    print("the integer kernels give the twin's bits")
+    if dry:
+        torch.set_num_threads(1)  # so few sites are not worth waking a second, least of all on a busy machine
+    parts = (args.only,) if args.only else ("phases", "transforms")
+    if "phases" in parts:
+        for model in INTEGER_MODELS:
+            gate(model, device)
+        print("the integer kernels give the twin's bits")
     tops = ceilings(clock) if clock.cuda else ceilings(clock, 1 << 20, 64)
     print(
         f"ceilings: copy {tops.bandwidth / 1e9:.0f} GB/s, int8 {tops.int8 / 1e12:.1f} Top/s, "
         f"fp16 {tops.float16 / 1e12:.1f} Top/s, fp32 {tops.float32 / 1e12:.1f} Top/s"
     )
     rows = []
-    for model in INTEGER_MODELS:
+
+    def sets(otherwise: tuple[tuple[int, int], ...]) -> Iterator[tuple[tuple[int, int], int]]:
+        """(picture, batch) in turn; the memory of the one before is given back."""
+        for one in product(args.pictures or (DRY_PICTURES if dry else otherwise), batches):
+            gc.collect()
+            if clock.cuda:
+                torch.cuda.empty_cache()
+            yield one
+
+    def note(name: str, picture: tuple[int, int], batch: int, taken: list[dict]) -> None:
+        shape = "{}x{}".format(*picture)
+        where = {"shape": shape, "batch": batch, "model": name, "device": named}
+        rows.extend(where | row for row in taken)
+        print(f"\n{name}, {shape}, batch {batch}\n{table(taken)}", flush=True)
+        save(args.json, rows)
+
+    for model in INTEGER_MODELS if "phases" in parts else ():
         first = {f"ours int8 {form}": cold(model, form) for form in FORMS if clock.cuda and args.cold}
-        for width, height in pictures:
-            for batch in batches:
-                lattice = Lattice((latents(width, height),) * batch)
-                found, left_out = entries(model, lattice, clock, args.rivals, args.compile)
-                taken = measure(found, lattice, clock, QUICK_RUNS if args.quick else args.runs, tops)
-                taken += [{"impl": name, "phase": p, "left_out": why} for (name, p), why in left_out.items()]
-                del found
-                gc.collect()
-                try:
-                    taken.append(projection(model, lattice, clock, 5, tops))
-                except torch.OutOfMemoryError:
-                    taken.append({"impl": "ours int8 project", "left_out": MEMORY})
-                if clock.cuda:
-                    torch.cuda.empty_cache()
-                where = {"shape": f"{width}x{height}", "batch": batch, "model": model.name, "device": named}
-                for row in taken:
-                    row |= first.get(row["impl"], {}) if row.get("phase") == 1 else {}
-                rows += [where | row for row in taken]
-                print(f"\n{model.name}, {width}x{height}, batch {batch}\n{table(taken)}", flush=True)
-                save(args.json, rows)
+        for picture, batch in sets(PICTURES):
+            taken = phases(model, Lattice((latents(*picture),) * batch), clock, runs, tops, args)
+            for row in taken:
+                row |= first.get(row["impl"], {}) if row.get("phase") == 1 else {}
+            note(model.name, picture, batch, taken)
+    for name in transforms.MODELS if "transforms" in parts else ():
+        transforms.gate(name, device)
+        print(f"\n{name}: the kernels of g_s and g_a give what the twin gives")
+        loaded = file.load(name, device)
+        for picture, batch in sets(transforms.PICTURES):
+            # Compiling takes most of a minute, and the bar is of large batches.
+            rivals = {
+                "against": args.rivals,
+                "compiled": args.compile and (dry or batch >= transforms.COMPILED_BATCH),
+            }
+            note(name, picture, batch, transforms.rows(loaded, picture, batch, clock, runs, tops, **rivals))
     return rows

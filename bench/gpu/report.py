@@ -4,7 +4,7 @@
     python -m bench.gpu.report --take FILE  notes what a day on another machine has brought home (its day.json, and
                                             the tuned.json beside it)
 
-The bars are of phase 1 in integers, the worst over models and pictures.
+The bars are of phase 1 in integers and of g_s in float16, the worst over models and pictures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 from bench.gpu import record
-from bench.gpu.day.read import bar_names
 from bench.gpu.day.steps import STEPS, Step
 
 SHIPPED = record.ROOT / "kernels" / "tuned.json"
@@ -27,7 +26,7 @@ def wanted() -> list[tuple[str, Step]]:
     out = []
     for step in STEPS:
         out += [(name, step) for name in step.entries(record.DEVICES)]
-        out += [(name, step) for name in bar_names()] if step.bars else []
+        out += [(name, step) for name in step.bars]
     return out
 
 

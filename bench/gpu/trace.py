@@ -155,6 +155,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the program itself")
     parser.add_argument("--model", default="default")
+    parser.add_argument("--backend", default="auto", help="of the codec: triton has g_s in kernels")
     parser.add_argument("--images", nargs="*", default=[], help="files or folders (default: one of scikit-image)")
     parser.add_argument("--picture", type=size, metavar="WxH", help="how much of each is taken")
     parser.add_argument("--batch", type=count, default=64)
@@ -166,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     device = need_cuda(args.device)
-    clock, codec = Clock(device), ckbd.load(args.model, device=device)
+    clock, codec = Clock(device), ckbd.load(args.model, device=device, backend=args.backend)
     given = [cut(p, args.picture) for p in load_pictures(args.images)]
     streams = repeated(codec.encode(given, QUALITY), args.batch)
 
@@ -192,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     spans = spans_of(profiler.events(), clock.cuda)
     rows = fold(spans)
-    title = f"decode_iter, {args.repeat} x {args.batch} pictures, {device_name(device)}"
+    title = f"decode_iter, {args.repeat} x {args.batch} pictures, {device_name(device)}, {args.backend}"
     draw(spans, title, args.out / "timeline.png")
     save(str(args.out / "rows.json"), rows)
     if args.keep:

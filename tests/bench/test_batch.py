@@ -9,7 +9,7 @@ import torch
 from conftest import textured
 
 import ckbd
-from bench import batch, busy, interpreter, products, run, ways
+from bench import batch, busy, interpreter, products, run, synthesis, ways
 from bench.gpu import device, trace
 from bench.gpu.trace import Span
 from ckbd.codec import image
@@ -69,6 +69,15 @@ def test_one_size_has_its_name(tiny_path, pictures):
     )
     rows = batch.batch(args)
     assert {r["set"] for r in rows} == {"48x32"} and len(rows) == 9
+
+
+def test_a_codec_in_kernels_has_ways_of_its_own(tiny):
+    pictures = [image.from_array(textured(64, 64)), image.from_array(textured(70, 30, 1))]
+    streams, other = tiny.encode(pictures, 50), synthesis.in_kernels(tiny, torch.float16)
+    assert other.decoder.painter is not None and other.encoder.reader is not None
+    for direction in ways.kernels(other, streams, 30.0, pictures, 50):
+        assert list(direction) == ["in kernels", "in kernels, iterator"]
+        assert all(len(way.call()) == way.count == 2 for way in direction.values())
 
 
 def test_a_codec_on_pytorchs_threads_is_that_and_no_more(tiny, monkeypatch):

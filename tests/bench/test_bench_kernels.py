@@ -86,7 +86,7 @@ def test_latents_are_those_of_the_codec(size, want):
 
 
 @pytest.fixture(scope="module")
-def rows():
+def rows(one_thread):
     """A dry run of the case as the command line has it, with narrow models."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=2)
@@ -95,7 +95,19 @@ def rows():
     parser.add_argument("--json")
     bench_kernels.add_arguments(parser)
     args = parser.parse_args(
-        ["--device", "cpu", "--pictures", "64x64", "100x70", "--batches", "1", "2", "--no-compile"]
+        [
+            "--device",
+            "cpu",
+            "--pictures",
+            "64x64",
+            "100x70",
+            "--batches",
+            "1",
+            "2",
+            "--no-compile",
+            "--only",
+            "phases",
+        ]
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_kernels, "INTEGER_MODELS", (TINY,))
@@ -147,10 +159,10 @@ def test_a_rival_that_fails_costs_no_figure_of_ours(monkeypatch):
 
     lattice, clock = Lattice(((4, 4),)), device.Clock(CPU)
     monkeypatch.setattr(bench_kernels.Half, "call", broken)
-    found, left_out = bench_kernels.entries(TINY, lattice, clock, True, False)
-    assert ("compressai dense fp16", 1) in found and not any("eager" in name for name, _ in found)
-    assert left_out == {("torch eager fp16", 1): "ValueError('no compiler here')"}
-    row = {"impl": "torch eager fp16", "phase": 1, "left_out": left_out["torch eager fp16", 1]}
+    made = bench_kernels.entries(TINY, lattice, clock, True, False)
+    assert ("compressai dense fp16", 1) in made.found and not any("eager" in name for name, _ in made.found)
+    row = made.rows(1, TOPS)[-1]
+    assert row == {"impl": "torch eager fp16", "phase": 1, "left_out": "ValueError('no compiler here')"}
     assert bench_kernels.table([row]).splitlines()[1].split() == [
         *"torch eager fp16 1 left out: ValueError('no compiler here')".split()
     ]

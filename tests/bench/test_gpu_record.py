@@ -92,19 +92,20 @@ def test_a_commit_is_dirty_but_for_the_record(tmp_path, monkeypatch):
 
 def test_the_report_is_in_a_day_s_order():
     names = [name for name, _ in report.wanted()]
-    of_each = [f"{name} on {device}" for name in ("decode", "warm-up", "kernels") for device in ("H100", "H200")]
+    of_each = [f"{name} on {device}" for name in ("decode", "warm-up", "transforms") for device in ("H100", "H200")]
     assert names[:7] == ["gpu-test", *of_each]
-    assert names[7:10] == read.bar_names()
+    assert names[7:10] == list(read.bar_names(read.PAINTER)) and len(names[7:10]) == 3
+    assert names[10:15] == ["kernels on H100", "kernels on H200", *read.bar_names(read.PHASE)]
     order = [STEPS.index(step) for _, step in report.wanted()]
     assert order == sorted(order)
     patterns = dict(report.wanted())
     entries = {
         n: record.entry(patterns[n].sources, GPU, "abc", passed=True) for n in ("gpu-test", "sanitizer memcheck")
     }
-    entries["bar: 3 x torch.compile, batch 1"] = {"value": 3.25, "sources": "old", "device": GPU}
+    entries["bar: g_s 3 x eager, batch 64"] = {"value": 3.25, "sources": "old", "device": GPU}
     entries["what once was"] = {"device": GPU}
     lines = report.report(entries).splitlines()
-    assert [line.split(None, 1)[1].startswith(name) for line, name in zip(lines, names, strict=False)] == [True] * 18
+    assert [line.split(None, 1)[1].startswith(name) for line, name in zip(lines, names, strict=False)] == [True] * 23
     assert lines[0].startswith("fresh ") and lines[1].startswith("missing ") and lines[7].startswith("stale ")
     assert "3.25; " in lines[7] and lines[-1].startswith("unknown  what once was")
 
@@ -174,7 +175,7 @@ def made_up(ours, compiled, share, batch, shape="768x512"):
 
 
 def test_bars_are_the_worst_case(tmp_path):
-    one, many, share = read.bar_names()
+    one, many, share = read.bar_names(read.PHASE)
     rows = made_up(10, 50, 0.2, 1) + made_up(10, 25, 0.2, 1, "1920x1080") + made_up(100, 210, 0.6, 64)
     assert read.bars(rows) == {one: (2.5, 3.0), many: (2.1, 2.0), share: (0.6, 0.5)}
     assert read.bars(made_up(10, 50, 0.2, 8)) == {} and read.bars([]) == {}

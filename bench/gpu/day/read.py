@@ -15,10 +15,31 @@ from typing import Any
 from bench.gpu.record import ROOT
 from bench.tables import number, table
 
-TIMES = {1: 3.0, 64: 2.0}  # batch -> as how many times as fast as torch.compile the kernels must be
-ROOFLINE = 0.5  # share, at batch 64
-OURS, COMPILED = "ours int8 auto", "torch.compile fp16"
 LONGEST = 12  # rows of a table of where time goes
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What an implementation must reach at a batch size, phase 1 where there are phases. least: as how many times as
+    fast as a rival; of none, which share of the roofline.
+    """
+
+    name: str
+    least: float
+    batch: int
+    ours: str
+    rival: str | None = None
+
+
+PHASE, PAINTER = "ours int8 auto", "g_s ours fp16"
+BARS = (
+    Bar("bar: 3 x torch.compile, batch 1", 3.0, 1, PHASE, "torch.compile fp16"),
+    Bar("bar: 2 x torch.compile, batch 64", 2.0, 64, PHASE, "torch.compile fp16"),
+    Bar("bar: 50 % of the roofline, batch 64", 0.5, 64, PHASE),
+    Bar("bar: g_s 3 x eager, batch 64", 3.0, 64, PAINTER, "g_s eager fp16"),
+    Bar("bar: g_s 1.5 x torch.compile, batch 64", 1.5, 64, PAINTER, "g_s torch.compile fp16"),
+    Bar("bar: g_s 40 % of the roofline, batch 64", 0.4, 64, PAINTER),
+)
 
 
 class NoResult(Exception):
@@ -118,44 +139,39 @@ def speeds(rows: list[dict]) -> list[str]:
     return parts
 
 
-def bar_names() -> list[str]:
-    return [f"bar: {times:g} x torch.compile, batch {batch}" for batch, times in TIMES.items()] + [
-        f"bar: {100 * ROOFLINE:.0f} % of the roofline, batch 64"
-    ]
+def bar_names(*ours: str) -> tuple[str, ...]:
+    """Those of these implementations."""
+    return tuple(bar.name for bar in BARS if bar.ours in ours)
 
 
 def bars(rows: list[dict]) -> dict[str, tuple[float, float]]:
     """Name of a bar -> (worst value, bar), of rows of bench.gpu.kernels; nothing for what they do not hold."""
     cells: dict[tuple, dict[str, dict]] = {}
     for r in rows:
-        if r.get("phase") == 1 and "left_out" not in r:
+        if r.get("phase", 1) == 1 and "left_out" not in r:
             cells.setdefault((r["model"], r["shape"], r["batch"]), {})[r["impl"]] = r
-    names, out = bar_names(), {}
-    for name, (batch, times) in zip(names, TIMES.items(), strict=False):
-        ratios = [
-            c[COMPILED]["us"] / c[OURS]["us"]
-            for (_, _, b), c in cells.items()
-            if b == batch and {COMPILED, OURS} <= set(c)
+    out = {}
+    for bar in BARS:
+        found = [
+            c
+            for (_, _, batch), c in cells.items()
+            if batch == bar.batch and {bar.ours, bar.rival or bar.ours} <= set(c)
         ]
-        if ratios:
-            out[name] = min(ratios), times
-    shares = [c[OURS]["roofline_share"] for (_, _, b), c in cells.items() if b == 64 and OURS in c]
-    if shares:
-        out[names[-1]] = min(shares), ROOFLINE
+        if found and bar.rival is None:
+            out[bar.name] = min(c[bar.ours]["roofline_share"] for c in found), bar.least
+        elif found:
+            out[bar.name] = min(c[bar.rival]["us"] / c[bar.ours]["us"] for c in found), bar.least
     return out
 
 
-def kernels(folder: Path) -> Result:
-    """Of bench.run kernels."""
-    every = rows_of(folder / "rows.json")
-    rows = [r for r in every if "left_out" not in r]
+def timings(rows: list[dict], phases: bool) -> str:
+    """A table of rows of bench.gpu.kernels."""
+    about = {"model": "model", "picture": "shape", "batch": "batch", "phase": "phase", "impl": "impl"}
+    if not phases:
+        del about["phase"]
     cells = [
         [
-            r["model"],
-            r["shape"],
-            r["batch"],
-            r.get("phase", "-"),
-            r["impl"],
+            *(r.get(name, "-") for name in about.values()),
             f"{r['us']:.1f}",
             f"{r['call_us']:.1f}",
             f"{100 * r['roofline_share']:.1f} %",
@@ -163,11 +179,20 @@ def kernels(folder: Path) -> Result:
         ]
         for r in rows
     ]
-    head = ["model", "picture", "batch", "phase", "impl", "us", "call us", "roofline", "config"]
-    found = {name: {"value": round(value, 3), "met": value >= bar} for name, (value, bar) in bars(rows).items()}
+    return table([*about, "us", "call us", "roofline", "config"], cells)
+
+
+def kernels(folder: Path) -> Result:
+    """Of bench.run kernels: the phases, then g_s and g_a."""
+    every = rows_of(folder / "rows.json")
+    sets: dict[bool, list[dict]] = {True: [], False: []}
+    for r in every:
+        if "left_out" not in r:
+            sets[not r["impl"].startswith(("g_s", "g_a"))].append(r)
+    found = {name: {"value": round(value, 3), "met": value >= bar} for name, (value, bar) in bars(every).items()}
     said = [f"- {name}: {one['value']:g}, {'met' if one['met'] else 'missed'}" for name, one in found.items()]
-    parts = [table(head, cells), "\n".join(said), *left_out(every)]
-    return Result(every, "\n\n".join(filter(None, parts)), bars=found)
+    parts = [timings(rows, phases) for phases, rows in sets.items() if rows]
+    return Result(every, "\n\n".join(filter(None, [*parts, "\n".join(said), *left_out(every)])), bars=found)
 
 
 def compressai(folder: Path) -> Result:

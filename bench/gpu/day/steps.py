@@ -14,8 +14,10 @@ from bench.gpu import record
 from bench.gpu.day import read
 from bench.gpu.day.read import Result
 
-KERNELS = ("kernels/*.py",)
+PHASES = ("kernels/*.py",)
+KERNELS = (*PHASES, "kernels/transforms/*.py")
 CODEC = (*KERNELS, "ckbd/*.py", "ckbd/codec/*.py", "ckbd/pipeline/*.py", "ckbd/model/*.py", "csrc/*/*.*")
+G_S_BARS, PHASE_BARS = read.bar_names(read.PAINTER), read.bar_names(read.PHASE)
 VALIDATION = 75.0  # seconds of a training step that are no training: reading pictures, exporting, validating
 LEAST_TRAINING = 30.0  # seconds below which training is not begun
 
@@ -52,9 +54,9 @@ class Job:
 @dataclass(frozen=True)
 class Step:
     """estimate, limit: seconds it is thought to take, and after which it is stopped. sources: patterns of the files
-    that its result rests on; a step without is never done for good. timed: its result is of one kind of GPU.
-    why_not: the reason not to run it, if there is one. greedy: takes all that is left. optional: wants more than a
-    GPU, so that a machine without that may skip it.
+    that its result rests on; a step without is never done for good. timed: its result is of one kind of GPU. bars:
+    entries that it makes besides. why_not: the reason not to run it, if there is one. greedy: takes all that is left.
+    optional: wants more than a GPU, so that a machine without that may skip it.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Step:
     read: Callable[[Path], Result]
     sources: tuple[str, ...] = ()
     timed: bool = False
-    bars: bool = False
+    bars: tuple[str, ...] = ()
     greedy: bool = False
     optional: bool = False
     why_not: Callable[[Options, str], str | None] = lambda options, device: None
@@ -114,10 +116,14 @@ def decode(job: Job) -> list[str]:
     return case("batch", job, *images(job), *toy)
 
 
-def kernels(job: Job) -> list[str]:
+def kernels(job: Job, part: str = "phases") -> list[str]:
     toy = ("--pictures", "64x64", "--batches", 1, "--quick", "--no-compile")
     real = ("--pictures", "768x512", "--batches", 64, 1, "--no-cold", "--runs", 20)
-    return case("kernels", job, *(toy if job.rehearsal else real))
+    return case("kernels", job, "--only", part, *(toy if job.rehearsal else real))
+
+
+def transforms(job: Job) -> list[str]:
+    return kernels(job, "transforms")
 
 
 def compressai(job: Job) -> list[str]:
@@ -133,8 +139,8 @@ def profile(job: Job) -> list[str]:
 
 
 def trace(job: Job) -> list[str]:
-    toy = ("--batch", 2, "--picture", "128x64") if job.rehearsal else ()
-    return python("-m", "bench.gpu.trace", "--device", job.device, "--out", job.folder, *images(job), *toy)
+    more = ("--batch", 2, "--picture", "128x64") if job.rehearsal else ("--backend", "triton")
+    return python("-m", "bench.gpu.trace", "--device", job.device, "--out", job.folder, *images(job), *more)
 
 
 def warm(job: Job) -> list[str]:
@@ -176,7 +182,8 @@ STEPS = (
     ),
     Step("decode", "Whole pictures, decoded", 75, 150, decode, read.decode, CODEC, timed=True),
     Step("warm-up", "The first decode on a fresh machine", 70, 180, warm, read.warm, CODEC, timed=True),
-    Step("kernels", "The phase kernels", 200, 300, kernels, read.kernels, KERNELS, timed=True, bars=True),
+    Step("transforms", "g_s and g_a", 110, 240, transforms, read.kernels, KERNELS, True, G_S_BARS),
+    Step("kernels", "The phase kernels", 200, 300, kernels, read.kernels, PHASES, True, PHASE_BARS),
     Step(
         "compressai",
         "CompressAI's models on ckbd's entropy path",
@@ -184,7 +191,7 @@ STEPS = (
         120,
         compressai,
         read.compressai,
-        (*KERNELS, "ckbd/compat/compressai/*.py", "csrc/ans/*.*", "csrc/common/*.*"),
+        (*PHASES, "ckbd/compat/compressai/*.py", "csrc/ans/*.*", "csrc/common/*.*"),
         timed=True,
         optional=True,
     ),
@@ -208,7 +215,7 @@ STEPS = (
         KERNELS,
         optional=True,
     ),
-    Step("profile", "One phase, kernel by kernel", 40, 90, profile, read.profile, KERNELS, timed=True),
+    Step("profile", "One phase, kernel by kernel", 40, 90, profile, read.profile, PHASES, timed=True),
     Step("trace", "Where the time of a batch of 64 goes", 30, 75, trace, read.trace, CODEC, timed=True),
     Step(
         "train",
