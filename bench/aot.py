@@ -39,6 +39,7 @@ from bench.launches import ODD, shipped
 from bench.recorder import Launch
 
 STACK = 8  # bytes: a frame that nothing is spilled to
+WARPS = 4  # of a program whose launch does not say
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def inspect(one: Launch, target: Target) -> Report:
         failures.append(f"{stack} bytes of stack")
     if registers > target.registers:
         failures.append(f"{registers} registers")
-    threads = dict(one.options)["num_warps"] * target.gpu.warp_size
+    threads = dict(one.options).get("num_warps", WARPS) * target.gpu.warp_size
     if -(-registers // 8) * 8 * threads > target.registers_all:
         failures.append(f"{registers} registers of {threads} threads")
     if shared > target.shared:
