@@ -148,8 +148,9 @@ class Codec(Generic[E, D]):
         float32 in [0, 1], which are the uint8 pixels over 255. out: tensors to decode into, one for each stream, of
         just its shape. on_error: "raise", or "yield" the FormatError, or what reading a path raised, in the tensor's
         place. batch_pixels, batch_count: what is taken from streams together at the most; memory is bounded by a few
-        times that, and by one picture (docs/batches.md). half: g_s in float16 (None: on a GPU). Latents are those of
-        decode_latents, to the bit; pixels are on a CPU those of decode, unless half is set.
+        times that, and by one picture (docs/batches.md). half: g_s in float16 (None: on a GPU, and in kernels).
+        Latents are those of decode_latents, to the bit; pixels are those of decode on a CPU, unless half is set, and
+        in kernels (backend "triton"), unless it is False.
         """
         return self._decoding.run(
             streams,

@@ -24,7 +24,7 @@ def _load(args: argparse.Namespace) -> Codec:
     import ckbd
 
     try:
-        return ckbd.load(args.model, device=args.device, threads=args.threads)
+        return ckbd.load(args.model, device=args.device, threads=args.threads, backend=args.backend)
     except BAD_INPUT as error:
         raise UsageError(f"model {args.model}: {reason_of(error, args.model)}") from error
 
@@ -184,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument("--model", default="default", help="a shipped model's name or a .safetensors file")
     model.add_argument("--device", default="cpu", help="where the networks run: cpu, cuda, cuda:1 (default: cpu)")
+    model.add_argument("--backend", default="auto", help="triton: g_a and g_s in kernels too (default: auto)")
     model.add_argument("--threads", type=_positive(int), help="CPU threads (default: one a core)")
     model.add_argument("--force", action="store_true", help="overwrite files that exist")
 

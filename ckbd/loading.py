@@ -29,9 +29,11 @@ def load(
     device: where the networks run. threads: how many CPU threads the codec may use, for the entropy coder and, on a
     CPU, for the networks; None: as many as PyTorch is set to, a setting that is never changed. max_pixels: larger
     pictures are refused, by FormatError before anything is allocated (on a CPU the default model takes about 25 bytes
-    a pixel). backend: what computes the exact zone, "torch" or "triton"; "auto" is Triton on a GPU. carrier: float32
-    or float64, what its integers travel in with backend "torch" (None: float32, on CUDA float64), where the device's
-    arithmetic is probed. Neither changes a result. ValueError if the device cannot, or is not exact.
+    a pixel). backend: what computes the exact zone, "torch" or "triton"; "auto" is Triton on a GPU. It changes no
+    latent of any stream. "triton" runs g_a and g_s in kernels too, in float16: pixels, and the symbols that an
+    encoder chooses, are then those of other roundings (docs/kernels.md). carrier: float32 or float64, what integers
+    travel in with backend "torch" (None: float32, on CUDA float64), where the device's arithmetic is probed; it
+    changes no result. ValueError if the device cannot, or is not exact.
 
     Model files of `ckbd train CONFIG` give a codec of ckbd.papers. Its exact zone runs on the CPU in float32
     whatever the device: other backends and carriers are refused.

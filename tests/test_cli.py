@@ -48,7 +48,8 @@ def files(folder):
 
 def test_one_file_there_and_back(here, loads, capsys):
     photo(here / "a.png", 19, 30)
-    assert cli.main(["encode", "a.png", "a.ckbd", "--quality", "80", "--model", "m", "--threads", "2"]) == 0
+    torch = ("--backend", "torch")
+    assert cli.main(["encode", "a.png", "a.ckbd", "--quality", "80", "--model", "m", "--threads", "2", *torch]) == 0
     size = (here / "a.ckbd").stat().st_size
     expected = f"a.png -> a.ckbd  {size} bytes  {8 * size / 570:.4f} bpp  quality 80\n"
     assert capsys.readouterr() == (expected, "")
@@ -57,8 +58,8 @@ def test_one_file_there_and_back(here, loads, capsys):
     with Image.open("b.bmp") as pil:
         assert pil.size == (30, 19) and pil.format == "BMP"
     assert loads == [
-        ("m", {"device": "cpu", "threads": 2}),
-        ("default", {"device": "cpu", "threads": None}),
+        ("m", {"device": "cpu", "threads": 2, "backend": "torch"}),
+        ("default", {"device": "cpu", "threads": None, "backend": "auto"}),
     ]
 
 

@@ -28,9 +28,9 @@ import json, sys, time
 start = time.perf_counter()
 import numpy as np, torch
 import ckbd
-model, device = sys.argv[1:]
+model, device, backend = sys.argv[1:]
 imported = time.perf_counter()
-codec = ckbd.load(model, device=device)
+codec = ckbd.load(model, device=device, backend=backend)
 stream = ckbd.load(model).encode([np.random.default_rng(0).integers(0, 256, (512, 768, 3), np.uint8)])[0]
 ready = time.perf_counter()
 (x,) = codec.decode_tensors([stream])
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--model", default="default")
+    parser.add_argument("--backend", default="auto", help="of the codec: triton has g_s in kernels")
     return parser
 
 
@@ -60,10 +61,11 @@ def main(argv: list[str] | None = None) -> int:
             start = time.perf_counter()
             if name == "warm-up":
                 command = ["-m", "ckbd.cli", "warm-up", "--model", args.model, "--device", args.device]
-                subprocess.run([sys.executable, *command, "--choices", str(args.out / "tuned.json")], **run)
+                command += ["--backend", args.backend, "--choices", str(args.out / "tuned.json")]
+                subprocess.run([sys.executable, *command], **run)
                 spent = {}
             else:
-                command = ["-c", DECODE, args.model, args.device]
+                command = ["-c", DECODE, args.model, args.device, args.backend]
                 spent = json.loads(subprocess.run([sys.executable, *command], **run).stdout)
             rows.append({"what": name, "seconds": spent.get("decode", time.perf_counter() - start)})
             rows[-1] |= {"process": time.perf_counter() - start}

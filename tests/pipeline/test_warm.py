@@ -43,3 +43,5 @@ def test_on_a_cpu_there_is_nothing_to_do(tiny_path, tmp_path, capsys):
     assert cli.main(["warm-up", "--model", str(tiny_path), "--choices", str(out)]) == 0
     assert capsys.readouterr().out == "cpu: nothing to compile or measure\n" and json.loads(out.read_text()) == {}
     assert cli.main(["warm-up", "--model", str(tiny_path), "--device", "nowhere"]) == 2
+    assert cli.main(["warm-up", "--model", str(tiny_path), "--backend", "triton"]) == 2
+    assert "backend 'triton': tensors on the CPU need Triton's interpreter" in capsys.readouterr().err

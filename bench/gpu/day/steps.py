@@ -144,7 +144,8 @@ def trace(job: Job) -> list[str]:
 
 
 def warm(job: Job) -> list[str]:
-    return python("-m", "bench.gpu.warm", "--device", job.device, "--out", job.folder)
+    real = () if job.rehearsal else ("--backend", "triton")
+    return python("-m", "bench.gpu.warm", "--device", job.device, "--out", job.folder, *real)
 
 
 def train(job: Job) -> list[str]:
