@@ -54,11 +54,14 @@ class Painter:
         """The pictures of streams, in the order of the batch. Raises FormatError for a damaged section."""
         headers = [s.header for s in streams]
         with stage("g_s"):
-            pixels = [torch.empty((h.height, h.width, 3), dtype=torch.uint8, device=self.device) for h in headers]
+            sizes = [(h.height, h.width) for h in headers]
+            flat = torch.empty(sum(3 * h * w for h, w in sizes), dtype=torch.uint8, device=self.device)
             gray, quality2 = [h.gray for h in headers], [h.quality2 for h in headers]
-            self.paint(state, Pictures.of(pixels, "HWC", gray=gray, quality2=quality2))
+            self.paint(state, Pictures.of(_pictures(flat, sizes), "HWC", gray=gray, quality2=quality2))
         with stage("picture"):
-            return [finished(s, rgb.cpu().numpy()) for s, rgb in zip(streams, pixels, strict=True)]
+            found = [x.numpy() for x in _pictures(flat.cpu(), sizes)]
+            # Copied, so that who keeps one picture does not keep them all.
+            return [finished(s, x.copy() if len(found) > 1 else x) for s, x in zip(streams, found, strict=True)]
 
 
 class Reader:
@@ -71,8 +74,15 @@ class Reader:
     @torch.inference_mode()
     def features(self, pictures: Sequence[Picture]) -> Tensor:
         """As Encoder.features: float32 (B, M, h, w) of pictures of one padded size."""
-        pixels = [torch.from_numpy(np.require(p.rgb, requirements=("C", "W"))).to(self.device) for p in pictures]
+        flat = torch.from_numpy(np.concatenate([p.rgb.reshape(-1) for p in pictures])).to(self.device)
+        pixels = _pictures(flat, [(p.height, p.width) for p in pictures])
         down, across = batches.patches(pictures[0].height, pictures[0].width)
         lattice = Lattice(((4 * down, 4 * across),) * len(pixels))
         rows = transforms.analyse(Pictures.of(pixels, "HWC"), lattice, self.network, backend=self.backend)
         return rows.view(len(pixels), 4 * down, 4 * across, -1).permute(0, 3, 1, 2)
+
+
+def _pictures(flat: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Pixels back to back as pictures (height, width, 3), so that one copy between host and device does for all."""
+    parts = flat.split([3 * h * w for h, w in sizes])
+    return [part.view(h, w, 3) for part, (h, w) in zip(parts, sizes, strict=True)]

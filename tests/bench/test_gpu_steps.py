@@ -52,7 +52,7 @@ def test_names_and_entries_are_told_apart():
     assert len(set(entries)) == len(entries) == 17 and "decode on H100" in entries and "gpu-test" in entries
     for one in STEPS:
         assert one.estimate < one.limit and all(list(record.ROOT.glob(pattern)) for pattern in one.sources), one.name
-    assert sum(one.estimate for one in STEPS) < 17 * 60, "a day of 17 minutes does all of it, if guesses hold"
+    assert sum(one.estimate for one in STEPS) < 19 * 60, "a day of 19 minutes does all of it, if guesses hold"
 
 
 @pytest.mark.parametrize(

@@ -175,8 +175,8 @@ STEPS = (
     Step(
         "gpu-test",
         "Tests that need a GPU",
-        150,
-        270,
+        240,
+        400,
         gpu_test,
         read.tests,
         (*CODEC, "tests/gpu/*", "ckbd/training/*.py"),
