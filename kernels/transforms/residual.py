@@ -10,8 +10,9 @@ A program takes a tile of sites with the ring of neighbours around it, reads the
   L2.
 
 Sums are float32 and of one order whatever the form and the tile: of the depthwise layer its bias, then the taps in
-raster order; of a product its channels in order, from zero; then the bias, then x. Zero padding stands at the border
-of each picture.
+raster order; of the expanded features their bias, then channels in order (a bias added to a product that starts from
+zero would be made its start by Triton, where it sees it, and there alone); of the reduced ones channels in order from
+zero, then the bias, then x. Zero padding stands at the border of each picture.
 """
 
 from __future__ import annotations
@@ -77,10 +78,9 @@ def add_and_store(acc, bias_ptr, x_ptr, out_ptr, offs_c, inside, CP: tl.constexp
 @triton.jit
 def through(mixed, expand, bias_ptrs, reduce, acc, slope):
     """acc + what some of the expanded features give: expand (n, CP) and their bias, reduce (CP, n)."""
-    wide = tl.zeros((mixed.shape[0], expand.shape[0]), tl.float32)
+    wide = tl.zeros((mixed.shape[0], expand.shape[0]), tl.float32) + tl.load(bias_ptrs)[None, :]
     wide = tl.dot(mixed, tl.trans(expand), wide, input_precision="ieee")
-    wide = rounded(leaky(wide + tl.load(bias_ptrs)[None, :], slope), mixed.dtype)
-    return tl.dot(wide, tl.trans(reduce), acc, input_precision="ieee")
+    return tl.dot(rounded(leaky(wide, slope), mixed.dtype), tl.trans(reduce), acc, input_precision="ieee")
 
 
 @triton.jit(do_not_specialize=["taps", "chunks"])
@@ -192,12 +192,13 @@ def spread_kernel(
         tl.debug_barrier()
         for n in range(0, 2 * CP, BLOCK_N):
             offs_n = n + tl.arange(0, BLOCK_N)
+            wide = tl.zeros((BLOCK_P, BLOCK_N), tl.float32) + tl.load(bias_ptr + offs_n)[None, :]
             wide = gather_dot(
-                tl.zeros((BLOCK_P, BLOCK_N), tl.float32), mixed_ptr, CP, CP, w_ptr, CP, offs_n, 0, h, w, H, W, always,
+                wide, mixed_ptr, CP, CP, w_ptr, CP, offs_n, 0, h, w, H, W, always,
                 rounds, "site", 1, CP, False, BLOCK_P, BLOCK_K,
             )  # fmt: skip
-            wide = leaky(wide + tl.load(bias_ptr + offs_n)[None, :], slope)
-            tl.store(wide_ptr + (offs_p[:, None] * (2 * CP) + offs_n[None, :]), rounded(wide, dtype))
+            wide = rounded(leaky(wide, slope), dtype)
+            tl.store(wide_ptr + (offs_p[:, None] * (2 * CP) + offs_n[None, :]), wide)
         tl.debug_barrier()
         for n in range(0, CP, BLOCK_N):
             offs_n = n + tl.arange(0, BLOCK_N)

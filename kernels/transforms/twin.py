@@ -1,7 +1,7 @@
 """Torch twins of the kernels of g_a and g_s: same names, arguments and results, on any device, written to be read.
 
 Features are stored in the weights' dtype and rounded where the kernels round them; sums are float32. `linear` is the
-one product, whose order of summation the kernels fix (from zero, channels in order) and a library does not.
+one product, whose order of summation the kernels fix (from its start, channels in order) and a library does not.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SLOPE = 0.1  # of the leaky ReLU in a residual block
 MOST = 65504.0  # of float16
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x weight^T in float32: x (..., K), weight (N, K), both of the storage dtype."""
+def linear(x: Tensor, weight: Tensor, start: Tensor | None = None) -> Tensor:
+    """start (N,), or zero, + x weight^T in float32: x (..., K), weight (N, K), both of the storage dtype."""
     with torch.autocast(x.device.type, enabled=False):
-        return F.linear(x.float(), weight.float())
+        return F.linear(x.float(), weight.float(), start)
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -46,7 +46,7 @@ def block(x: Tensor, tensors: list[Tensor], lattice: Lattice) -> Tensor:
         mixed = mix_bias.expand(H, W, CP)
         for tap in range(9):
             mixed = mixed + around[tap // 3 : tap // 3 + H, tap % 3 : tap % 3 + W] * mix[tap]
-        wide = F.leaky_relu(linear(rounded(mixed, x.dtype), expand) + wide_bias, SLOPE)
+        wide = F.leaky_relu(linear(rounded(mixed, x.dtype), expand, wide_bias), SLOPE)
         sums = linear(rounded(wide, x.dtype), reduce) + bias + image.float()
         out[rows] = rounded(sums, x.dtype).flatten(0, 1)
     return out

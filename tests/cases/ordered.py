@@ -11,8 +11,9 @@ def in_order(x: np.ndarray, w: np.ndarray, acc: np.ndarray) -> np.ndarray:
     return acc
 
 
-def ordered_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def ordered_linear(x: torch.Tensor, weight: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
     """As ckbd.kernels.transforms.twin.linear, channels in order."""
     rows = x.reshape(-1, x.shape[-1])
-    acc = in_order(rows.numpy(), weight.numpy(), np.zeros((len(rows), len(weight)), np.float32))
+    first = torch.zeros(len(weight)) if start is None else start
+    acc = in_order(rows.numpy(), weight.numpy(), first.numpy()[None].repeat(len(rows), 0))
     return torch.from_numpy(acc).view(*x.shape[:-1], -1)
