@@ -181,8 +181,9 @@ class Codec(Generic[E, D]):
     def warm_up(self) -> Iterator[str]:
         """Does ahead of time what a GPU's first decode would wait for, and gives a line for each size that is done.
 
-        Kernels are compiled, and measured where nobody has measured them on this GPU; later processes find the
-        results (ckbd.kernels.tune). On a CPU there is nothing to do.
+        That of uint8 pixels, with g_s as it runs unless `half` is given. Kernels are compiled, and measured where
+        nobody has measured them on this GPU; later processes find the results (ckbd.kernels.tune). On a CPU there is
+        nothing to do.
         """
         return self._decoding.warm_up()
 
@@ -206,27 +207,14 @@ def load(
     exact = zone.make(loaded.layers, place, backend, carrier, team.on(place))
     tables = coder_tables(loaded.tables)
     fused = painting.wanted(backend, place)
+    options: dict[str, Any] = {"device": place, "team": team, "max_pixels": max_pixels}
+    reader = painting.Reader(loaded, place, backend) if fused else None
+    painter = painting.Painter(loaded, place, backend) if fused else None
     if place.type == "cuda":
         torch.cuda.synchronize(place)  # whatever stream it is used on, the model is there
     return Codec(
-        Encoder(
-            loaded,
-            exact,
-            tables,
-            device=place,
-            team=team,
-            max_pixels=max_pixels,
-            reader=painting.Reader(loaded, place, backend) if fused else None,
-        ),
-        Decoder(
-            loaded,
-            exact,
-            tables,
-            device=place,
-            team=team,
-            max_pixels=max_pixels,
-            painter=painting.Painter(loaded, place, backend) if fused else None,
-        ),
+        Encoder(loaded, exact, tables, reader=reader, **options),
+        Decoder(loaded, exact, tables, painter=painter, **options),
         team,
         place,
     )

@@ -29,7 +29,7 @@ from ckbd import kernels
 from ckbd.codec.painting import Painter, Reader
 from ckbd.kernels import Config, Lattice, ops, transforms, tune
 from ckbd.kernels.transforms import Part, Pictures
-from ckbd.kernels.transforms.configs import LAYERS, candidates
+from ckbd.kernels.transforms.configs import LAYERS, candidates, gpu_of
 from ckbd.model import file
 from ckbd.model.file import Loaded
 
@@ -121,7 +121,7 @@ def gate(name: str, device: torch.device) -> None:
             x = numbers((GATE.full_sites, CP), 300).to(dtype) / 100
             want = transforms.block(x, mine, GATE, backend="torch")
             share = FEATURES[dtype] * float(want.abs().max())
-            for config in candidates("block", dtype, CP):
+            for config in candidates("block", dtype, CP, gpu_of(device)):
                 got = transforms.block(x.to(device), other, GATE, backend=there.backend, config=config)
                 near(got, want, share, f"a block of {mine.C} channels {label}", config)
 

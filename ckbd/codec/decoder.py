@@ -22,7 +22,7 @@ from ckbd.codec import batches, container, inputs, machine, zone
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
-from ckbd.codec.painting import MOST_SIDE, Painter
+from ckbd.codec.painting import Painter, fits
 from ckbd.codec.rendering import Renderer
 from ckbd.kernels import numerics
 from ckbd.model.file import Loaded
@@ -58,11 +58,10 @@ class Decoder:
         max_pixels: int,
         painter: Painter | None = None,
     ):
-        """painter: g_s in kernels, in place of the renderer's layers; exact is then zone.Kernels."""
+        """painter: g_s in kernels, in place of the renderer's layers where it fits; exact is then zone.Kernels."""
         self.model, self.zone, self.tables = model, exact, tables
         self.device, self.team, self.max_pixels = device, team, max_pixels
         self.renderer, self.painter = Renderer(model.g_s, model.log_ungain, device, team.on(device)), painter
-        self.most_side = exact.most_side if painter is None else MOST_SIDE
 
     @property
     def coder_threads(self) -> int:
@@ -82,7 +81,7 @@ class Decoder:
 
         def pictures(group: list[Stream]) -> list[Picture]:
             state = self.state(group)
-            if self.painter is not None:
+            if self.painter is not None and fits(state.lattice):
                 return self.painter.pictures(group, state, self.stage)
             return self.renderer.pictures(group, self.y_hat(state), self.stage)
 
@@ -141,7 +140,7 @@ class Decoder:
         s = container.parse(data, self.max_pixels)
         height, width = batches.patches(s.header.height, s.header.width)
         check_fits(s, self.model.identity, height * width, self.tables)
-        check_sides(s, self.most_side)
+        check_sides(s, self.zone.most_side)
         return s
 
     def open(self, streams: list[Stream]) -> Batch:

@@ -15,7 +15,7 @@ from ckbd.codec.container import Header, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
 from ckbd.codec.machine import Team
-from ckbd.codec.painting import Reader
+from ckbd.codec.painting import Reader, fits, lattice_of
 from ckbd.kernels import numerics, reference
 from ckbd.model import entropy
 from ckbd.model.file import Loaded
@@ -41,7 +41,7 @@ class Encoder:
         max_pixels: int,
         reader: Reader | None = None,
     ):
-        """reader: g_a in kernels, in place of layers."""
+        """reader: g_a in kernels, in place of layers where it fits."""
         self.model, self.zone, self.tables = model, exact, tables
         self.device, self.team, self.max_pixels = device, team, max_pixels
         self.reader = reader
@@ -109,7 +109,7 @@ class Encoder:
     @torch.inference_mode()
     def features(self, pictures: list[Picture]) -> Tensor:
         """g_a of pictures whose padded sizes agree, float32 (B, M, H/16, W/16): what no quality has touched yet."""
-        if self.reader is not None:
+        if self.reader is not None and fits(lattice_of(pictures)):
             return self.reader.features(pictures)
         return strips.features(
             self.model.g_a.stages(),

@@ -27,12 +27,16 @@ from ckbd.model.model import gain_at
 
 # Whether tests/gpu/test_gpu_transforms.py has passed on a GPU: until then these kernels are for who asks for them.
 PASSED = False
-MOST_SIDE = MAX_SIDE // 2  # latents of a side: g_a and g_s have twice as many sites
+MOST_SIDE = MAX_SIDE // 2  # latents of a side: g_a and g_s have twice as many sites. Layers take what is longer.
 
 
 def wanted(backend: str, device: torch.device) -> bool:
     """Whether a codec with this backend has g_a and g_s from here."""
     return backend == "triton" or (PASSED and resolve(backend, device) == "triton")
+
+
+def fits(lattice: Lattice) -> bool:
+    return max(map(max, lattice.sizes)) <= MOST_SIDE
 
 
 class Painter:
@@ -76,10 +80,15 @@ class Reader:
         """As Encoder.features: float32 (B, M, h, w) of pictures of one padded size."""
         flat = torch.from_numpy(np.concatenate([p.rgb.reshape(-1) for p in pictures])).to(self.device)
         pixels = _pictures(flat, [(p.height, p.width) for p in pictures])
-        down, across = batches.patches(pictures[0].height, pictures[0].width)
-        lattice = Lattice(((4 * down, 4 * across),) * len(pixels))
+        lattice = lattice_of(pictures)
         rows = transforms.analyse(Pictures.of(pixels, "HWC"), lattice, self.network, backend=self.backend)
-        return rows.view(len(pixels), 4 * down, 4 * across, -1).permute(0, 3, 1, 2)
+        return rows.view(len(pixels), *lattice.sizes[0], -1).permute(0, 3, 1, 2)
+
+
+def lattice_of(pictures: Sequence[Picture]) -> Lattice:
+    """The latents of pictures of one padded size."""
+    down, across = batches.patches(pictures[0].height, pictures[0].width)
+    return Lattice(((4 * down, 4 * across),) * len(pictures))
 
 
 def _pictures(flat: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:

@@ -99,7 +99,8 @@ class Decoding:
         """g_s as it is to run: in float16 on a GPU, and in kernels, unless the caller wants it otherwise."""
         d = self.decoder
         if d.painter is not None:
-            return Painted(self.single() if half is False else d.painter, form, d.stage)
+            layers = Layered(d.renderer, d.zone, form, d.stage)
+            return Painted(self.single() if half is False else d.painter, layers, form, d.stage)
         halved = self.device.type == "cuda" if half is None else half
         return Layered(self.half() if halved else d.renderer, d.zone, form, d.stage)
 
@@ -109,7 +110,8 @@ class Decoding:
             yield f"{self.device}: nothing to compile or measure"
             return
         with tune.thorough():
-            for pixels, seconds in warm.warm_up(self.decoder, [self.decoder.renderer, self.half()]):
+            layers = [] if self.decoder.painter is not None else [self.decoder.renderer, self.half()]
+            for pixels, seconds in warm.warm_up(self.decoder, layers):
                 yield f"batches of {pixels / 1e6:.3g} megapixels: {seconds:.1f} s"
 
     def tensors(self, streams: Sequence[Any], **options: Any) -> list[Tensor]:

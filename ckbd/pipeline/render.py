@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ckbd.codec import batches, strips
 from ckbd.codec.container import Header
-from ckbd.codec.painting import Painter
+from ckbd.codec.painting import Painter, fits
 from ckbd.codec.rendering import Renderer, Strip
 from ckbd.codec.zone import Zone
 from ckbd.kernels.transforms import Pictures
@@ -49,6 +49,8 @@ class Layered:
         self.alone = apart(self.device)
 
     def __call__(self, lane: Lane, state: Any, count: int, ready: list[Ready]) -> None:
+        if not ready:
+            return
         y_hat = self.zone.latents(state)
         groups: dict[Any, list[Ready]] = {}
         for one in ready:
@@ -80,12 +82,17 @@ class Layered:
 
 
 class Painted:
-    """g_s in kernels: all pictures of a batch at once, whatever their sizes."""
+    """g_s in kernels: all pictures of a batch at once, whatever their sizes; in layers if one is too long."""
 
-    def __init__(self, painter: Painter, form: Form, stage: Stage):
-        self.painter, self.form, self.stage = painter, form, stage
+    def __init__(self, painter: Painter, layers: Layered, form: Form, stage: Stage):
+        self.painter, self.layers, self.form, self.stage = painter, layers, form, stage
 
     def __call__(self, lane: Lane, state: Any, count: int, ready: list[Ready]) -> None:
+        if not ready:
+            return
+        if not fits(state.lattice):
+            self.layers(lane, state, count, ready)
+            return
         with self.stage("g_s"):
             # Without pixels, pictures that failed on the way are left out.
             solid = [self.form.empty(0, 0, self.painter.device)] * count

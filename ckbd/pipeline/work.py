@@ -70,7 +70,7 @@ class Work(Singly):
         self.decoder: Decoder = decoder
         self.lanes, self.render, self.threads = lanes, render, decoder.coder_threads
         self.together = None if decoder.zone.ragged else batches.together(device)
-        self.most_side = decoder.most_side
+        self.most_side = decoder.zone.most_side
 
     def hand_over(self, result: Tensor) -> None:
         if self.device.type == "cuda":  # it was made on a stream of ours

@@ -65,7 +65,7 @@ def synthesise(
     args = mean, g_s.gains, pictures.table, g_s.enter.weight, g_s.enter.bias, *how.on(lattice, "enter")
     x = how.blocks(_ops.call("transform_enter", r, *args), g_s.blocks16, lattice)
     x = how.blocks(how.layer(x, g_s.up, "up", lattice), g_s.blocks8, fine)
-    pixels = pictures.table, pictures.tensors, list(pictures.gray), pictures.hwc
+    pixels = pictures.table, pictures.addresses, pictures.tensors, list(pictures.gray), pictures.hwc
     _ops.call("transform_paint", x, g_s.pixels.weight, g_s.pixels.bias, *pixels, *how.on(fine, "paint"))
 
 

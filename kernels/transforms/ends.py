@@ -1,7 +1,8 @@
 """The layers between the blocks, and the two ends of g_a and g_s: latents to features, features to pixels, and back.
 
 Pixels lie where the caller wants them: each picture is a tensor of its own, whose address and size are a row of a
-table (`pictures.FIELDS`). Sums are float32, from zero, channels in order, whatever the tile; then the bias.
+table (`pictures.FIELDS`). Sums are float32, from zero, channels in order, whatever the tile; then the bias. Programs
+come in one row, blocks of a tile beside each other: CUDA takes 65535 of a second dimension.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def picture_of(tiles_ptr, tile, pictures_ptr):
     return pictures_ptr + tl.load(tiles_ptr + tile * TILE_FIELDS + 5).to(tl.int64) * FIELDS
 
 
-@triton.jit(do_not_specialize=["half", "odd", "rounds"])
+@triton.jit(do_not_specialize=["half", "odd", "blocks", "rounds"])
 def features_kernel(
     x_ptr,  # (sites, CP) features; HALVES: r of both phases, int16 (2, half, C)
     mean_ptr,  # HALVES: as r
@@ -33,6 +34,7 @@ def features_kernel(
     tiles_ptr,
     half,
     odd,  # HALVES: the lattice's parity
+    blocks,  # of output channels
     rounds,  # taps CP / BLOCK_K
     scale,  # PATCHES: of the sums
     stride_out,
@@ -56,8 +58,8 @@ def features_kernel(
     """
     dtype: tl.constexpr = w_ptr.dtype.element_ty
     CHUNKS: tl.constexpr = CP // BLOCK_K
-    n = tl.program_id(0) * BLOCK_N
-    tile = tl.program_id(1)
+    tile = tl.program_id(0) // blocks
+    n = (tl.program_id(0) % blocks) * BLOCK_N
     first, packed, full, h, w, H, W, inside = tile_sites(tiles_ptr, tile, 0, True, BLOCK_P)
     h0 = first // W
     offs_p = tl.arange(0, BLOCK_P)
@@ -80,7 +82,8 @@ def features_kernel(
         height = tl.load(picture + 1).to(tl.int32)
         width = tl.load(picture + 2).to(tl.int32)
         pixels_ptr = tl.load(picture).to(tl.pointer_type(tl.uint8))
-        pixels_ptr += 8 * h0.to(tl.int64) * width * (3 if HWC else 1)
+        row0 = tl.minimum(8 * h0, height - 1)  # the first that the tile reads
+        pixels_ptr += row0.to(tl.int64) * width * (3 if HWC else 1)
         size = height.to(tl.int64) * width
     acc = tl.zeros((BLOCK_P, BLOCK_N), tl.float32)
     w_ptrs = w_ptr + (offs_n[:, None] * (rounds * BLOCK_K) + offs_k[None, :])
@@ -101,7 +104,7 @@ def features_kernel(
             x = rounded((STEP * r + mean).to(tl.float32) * (1.0 / STEP) * gain[None, :], dtype)
         else:
             k = i * BLOCK_K + offs_k
-            down = tl.minimum(8 * h[:, None] + (k // 8 % 8)[None, :], height - 1) - 8 * h0
+            down = tl.minimum(8 * h[:, None] + (k // 8 % 8)[None, :], height - 1) - row0
             across = tl.minimum(8 * w[:, None] + (k % 8)[None, :], width - 1)
             plane = i * BLOCK_K // CELL
             at = (down * width + across) * 3 if HWC else down * width + across
@@ -157,8 +160,8 @@ def paint_kernel(
     """The last layer of g_s, BLOCK_N of each site's 64 pixels: 8x8 pixels of three planes into their picture, as far
     as it goes; of a gray one the planes' mean.
     """
-    n = tl.program_id(0) * BLOCK_N
-    tile = tl.program_id(1)
+    tile = tl.program_id(0) // (CELL // BLOCK_N)
+    n = (tl.program_id(0) % (CELL // BLOCK_N)) * BLOCK_N
     first, _, full, h, w, H, W, inside = tile_sites(tiles_ptr, tile, 0, True, BLOCK_P)
     x_ptr += (full + first) * CP
     offs_p = tl.arange(0, BLOCK_P)

@@ -27,7 +27,7 @@ def _rows(of: Tensor, rows: int, channels: int, dtype: torch.dtype | None = None
 
 def _resident(device: torch.device, tiles: int, CP: int) -> int:
     """Programs of resident_kernel: as many as have room for their weights at a time."""
-    return min(tiles, _programs(device, tiles) // (2 if CP > 64 and device.type == "cuda" else 1))
+    return max(1, _programs(device, tiles) // (2 if CP > 64 and device.type == "cuda" else 1))
 
 
 def block(x: Tensor, tensors: list[Tensor], lattice: Lattice, config: Config) -> Tensor:
@@ -107,7 +107,8 @@ def _features(
     tiles = tile_table(lattice, config.block_p, True, weight.device)
     block_n = divisor(config.block_n, N if shuffle else weight.shape[0])
     block_k = divisor(config.block_k, CP)
-    features_kernel[(weight.shape[0] // block_n, tiles.shape[0])](
+    blocks = weight.shape[0] // block_n
+    features_kernel[(blocks * tiles.shape[0],)](
         x,
         mean if mean is not None else x,
         gains if gains is not None else bias,
@@ -118,6 +119,7 @@ def _features(
         tiles,
         lattice.sites,
         lattice.parity,
+        blocks,
         weight.shape[1] // block_k,
         scale,
         out.stride(0),
@@ -205,7 +207,7 @@ def paint(
     tiles = tile_table(lattice, config.block_p, True, x.device)
     CP = x.shape[1]
     block_n, block_k = divisor(config.block_n, CELL), divisor(config.block_k, CP)
-    paint_kernel[(CELL // block_n, tiles.shape[0])](
+    paint_kernel[(CELL // block_n * tiles.shape[0],)](
         x,
         weight,
         bias,

@@ -25,8 +25,8 @@ ops.LIB.define(
     f"transform_patch(Tensor table, Tensor[] pictures, bool hwc, Tensor weight, Tensor bias, {_PLACE}) -> Tensor"
 )
 ops.LIB.define(
-    "transform_paint(Tensor x, Tensor weight, Tensor bias, Tensor table, Tensor(a!)[] pictures, bool[] gray, "
-    f"bool hwc, {_PLACE}) -> ()"
+    "transform_paint(Tensor x, Tensor weight, Tensor bias, Tensor table, Tensor addresses, Tensor(a!)[] pictures, "
+    f"bool[] gray, bool hwc, {_PLACE}) -> ()"
 )
 
 
@@ -125,6 +125,7 @@ def _paint(
     weight: Tensor,
     bias: Tensor,
     table: Tensor,
+    addresses: Tensor,
     pictures: list[Tensor],
     gray: list[bool],
     hwc: bool,
@@ -137,6 +138,14 @@ def _paint(
     key = f"paint {hwc} {pictures[0].dtype} {x.dtype} {CP} {tune.bucket(lattice.full_sites)}"
     args = x, weight, bias, table, pictures, gray, hwc, lattice
     _run("paint", "paint", key, x.dtype, CP, x.device, args, backend, config)
+
+
+def _paint_wherever(x: Tensor, weight: Tensor, bias: Tensor, table: Tensor, addresses: Tensor, *args: Any) -> None:
+    """_paint as the dispatcher calls it, who may have put copies in the pictures' place: then these are written."""
+    here = torch.tensor([p.data_ptr() if p.numel() else 0 for p in args[0]], dtype=torch.int64)
+    if not torch.equal(here, addresses):
+        table = torch.cat((here.to(table.device).unsqueeze(1), table[:, 1:]), 1)
+    _paint(x, weight, bias, table, here, *args)
 
 
 def _sites(sizes: list[int]) -> int:
@@ -164,4 +173,5 @@ ops.register("transform_block", _block, lambda x, *args: torch.empty_like(x))
 ops.register("transform_enter", _enter, _fake_enter)
 ops.register("transform_layer", _layer, _fake_layer)
 ops.register("transform_patch", _patch, _fake_patch)
-ops.register("transform_paint", _paint, lambda *args: None)
+ops.register("transform_paint", _paint_wherever, lambda *args: None)
+ops.FUNCTIONS["transform_paint"] = _paint

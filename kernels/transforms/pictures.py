@@ -17,11 +17,12 @@ QUALITIES = 199  # rows of gains: qualities 1 to 100 in steps of 1/2
 class Pictures:
     """tensors: (3, height, width) or (height, width, 3), contiguous, all of one dtype on one device; one without
     pixels is neither read nor written. table: int64 (pictures, 5) there: address, height, width, whether it is gray,
-    its row of the gains. What a kernel writes to is kept alive by whoever holds this.
+    its row of the gains. addresses: those, on the CPU. What a kernel writes to is kept alive by whoever holds this.
     """
 
     tensors: list[Tensor]
     table: Tensor
+    addresses: Tensor
     gray: tuple[bool, ...]
     quality: tuple[int, ...]
     layout: str
@@ -62,8 +63,9 @@ class Pictures:
             height, width = x.shape[1:] if layout == "CHW" else x.shape[:2]
             rows.append((x.data_ptr(), height, width, int(g), q - 2) if x.numel() else (0, 0, 0, 0, q - 2))
         table = torch.tensor(rows, dtype=torch.int64)
+        addresses = table[:, 0].clone()
         table = table.to(first.device) if up is None else up(table)
-        return cls(list(tensors), table, tuple(gray), tuple(q - 2 for q in quality2), layout)
+        return cls(list(tensors), table, addresses, tuple(gray), tuple(q - 2 for q in quality2), layout)
 
     @property
     def hwc(self) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ckbd.kernels.lattice import MAX_STRIDE
 from ckbd.kernels.network import FLOATS, padded
 from ckbd.kernels.transforms.pictures import QUALITIES
 
@@ -114,6 +115,13 @@ class Analysis:
         )
 
 
+def _checked(name: str, N: int, C: int) -> tuple[int, int]:
+    """Widths that a tile's int32 offsets can take (lattice.MAX_STRIDE), of features and of an expansion."""
+    if max(C, N // 4) > MAX_STRIDE:
+        raise ValueError(f"{name}: expected widths of at most {MAX_STRIDE}, got {C} to {N}")
+    return N, C
+
+
 class _Packer:
     def __init__(self, weights: Weights, dtype: torch.dtype, device: torch.device | str | None):
         if dtype not in FLOATS:
@@ -129,7 +137,7 @@ class _Packer:
     def linear(self, name: str, order: Tensor | None = None, shift: float = 0.0) -> Linear:
         """order: (4, n), the rows of each corner of a layer that is shuffled."""
         weight, bias = self.weights[f"{name}.weight"], self.weights[f"{name}.bias"].float() + shift
-        N, C = weight.shape[:2]
+        N, C = _checked(name, *weight.shape[:2])
         taps = weight.flatten(2).transpose(1, 2)  # (N, taps, C)
         CP, count = padded(C), taps.shape[1]
         if order is None:
@@ -150,7 +158,7 @@ class _Packer:
             return self.weights[f"{name}.{layer}.weight"].flatten(1), self.weights[f"{name}.{layer}.bias"]
 
         (mix, mix_bias), (expand, wide_bias), (reduce, bias) = map(get, ("depthwise", "expand", "reduce"))
-        C, single = mix.shape[0], torch.float32
+        (C, _), single = _checked(name, mix.shape[0], expand.shape[0]), torch.float32
         CP = padded(C)
         return Block(
             C,

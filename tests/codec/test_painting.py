@@ -120,19 +120,35 @@ def test_features_are_those_of_the_layers(tiny, painted):
     """Read-only pixels and those of a part of a picture, too."""
     rgb = textured(150, 170)
     rgb.flags.writeable = False
-    for one in (image.Picture(rgb), image.Picture(rgb[5:90, 3:100])):
-        want, got = tiny.encoder.features([one] * 2), painted.encoder.features([one] * 2)
+    for some in (
+        [image.Picture(rgb), image.from_array(textured(190, 130, 7))],
+        [image.Picture(rgb[5:90, 3:100])] * 2,
+    ):
+        want, got = tiny.encoder.features(some), painted.encoder.features(some)
         assert got.shape == want.shape and got.dtype == torch.float32
         assert (got - want).abs().max() < 0.01 * want.abs().max()
 
 
-def test_a_side_longer_than_the_kernels_take_is_refused(painted, tiny):
+def test_layers_take_what_is_longer_than_the_kernels_may(painted, tiny, monkeypatch):
+    """Both ways, alone and among others."""
     assert painting.MOST_SIDE == MAX_SIDE // 2
-    assert painted.decoder.most_side == painting.MOST_SIDE and tiny.decoder.most_side is None
-    (long,) = tiny.encode([np.zeros((1, 16 * painting.MOST_SIDE + 1, 3), np.uint8)])
-    with pytest.raises(ckbd.FormatError, match=f"more than the {16 * painting.MOST_SIDE}"):
-        painted.decode([long])
-    assert tiny.decode_latents([long])[0].shape[2] == painting.MOST_SIDE + 4
+    monkeypatch.setattr(painting, "MOST_SIDE", 12)
+    monkeypatch.setattr(painting.transforms, "analyse", lambda *args, **options: pytest.fail("g_a in kernels"))
+    long, other = textured(5, 200), image.from_array(textured(7, 193, 1))
+    streams = painted.encode([long, other.rgb], 60)
+    assert streams == tiny.encode([long, other.rgb], 60)
+    monkeypatch.setattr(Painter, "paint", lambda *args: pytest.fail("g_s in kernels"))
+    want = [p.rgb for p in tiny.decode_pictures(streams)]
+    assert all(np.array_equal(a.rgb, b) for a, b in zip(painted.decode_pictures(streams), want, strict=True))
+    small = tiny.encode([textured(20, 30)], 60)
+    for x, y in zip(painted.decode_tensors([*small, *streams], layout="HWC")[1:], want, strict=True):
+        assert apart(x, y) <= 1
+
+
+def test_a_batch_that_failed_has_no_pixels_to_paint(painted, streams, monkeypatch):
+    monkeypatch.setattr(Painter, "paint", lambda *args: pytest.fail("painted"))
+    bad = streams[0][:-6] + bytes([streams[0][-6] ^ 1]) + streams[0][-5:]
+    assert [type(x) for _, x in painted.decode_iter([bad, bad], on_error="yield")] == [ckbd.FormatError] * 2
 
 
 def test_only_those_who_ask_have_kernels_until_they_have_passed(monkeypatch):

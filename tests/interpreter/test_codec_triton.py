@@ -1,5 +1,7 @@
 """The whole codec in Triton: of the same features the same streams and latents as with torch, nearly its pixels."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,15 @@ def test_streams_and_latents_are_the_same(codecs, quality, effort, monkeypatch):
     images = {name: codec.decode_pictures(streams["torch"]) for name, codec in codecs.items()}
     for a, b in zip(*images.values(), strict=True):
         assert np.abs(a.rgb.astype(int) - b.rgb).max() <= 2
+
+
+def test_who_asks_for_triton_has_all_of_it(codecs):
+    """Also in the process to which a codec is pickled; layers would pass every tolerance below."""
+    for codec in (codecs["triton"], pickle.loads(pickle.dumps(codecs["triton"]))):
+        d, e = codec.decoder, codec.encoder
+        assert d.painter.backend == e.reader.backend == d.zone.backend == "triton"
+        assert {d.painter.network.enter.weight.dtype, e.reader.network.out.weight.dtype} == {torch.float16}
+    assert codecs["torch"].decoder.painter is None and codecs["torch"].encoder.reader is None
 
 
 def test_streams_of_its_own_features(codecs):

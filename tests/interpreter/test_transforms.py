@@ -164,6 +164,28 @@ def test_every_shipped_config_gives_the_same(kernel, ordered_dot):
             assert torch.equal(y, transforms.analyse(given, lattice, reader, backend="triton", configs=plan)), config
 
 
+def test_a_picture_that_is_far_smaller_than_its_latents(ordered):
+    """Rows below its last are never addressed, however wide it is."""
+    lattice, given = Lattice(((36, 64),)), cases.random_pictures(((1, 1024),), "HWC")
+    network = cases.analysis(16, 66, HALF, blocks=0)
+    want, got = both(transforms.analyse, given, lattice, network, configs=LARGE)
+    assert torch.equal(want, got)
+
+
+def test_compiled_whole_where_copies_stand_for_the_pictures(ordered_dot):
+    """The table of pictures holds addresses, which a compiler's copies do not have."""
+    network = cases.synthesis(16, 66, HALF, blocks=0)
+    r, mean = cases.halves(LAT, 16)
+
+    def run(album):
+        transforms.synthesise(r, mean, LAT, network, album.pictures, backend="triton", configs=SMALL)
+        return album.whole + 0
+
+    want, album = run(cases.Album()), cases.Album()
+    got = torch.compile(run, fullgraph=True, backend="aot_eager")(album)
+    assert torch.equal(want, got) and torch.equal(album.whole, want) and album.untouched()
+
+
 def test_pictures_without_pixels_are_left_out():
     network = cases.synthesis(16, 66, HALF)
     sizes = ((70, 130), (0, 0), (64, 64), (0, 0), (45, 60))

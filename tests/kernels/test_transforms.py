@@ -95,7 +95,7 @@ def test_operators_say_what_they_give():
         "enter": (r, mean, network.gains, given.table, enter.weight, enter.bias, sizes, *place),
         "patch": (given.table, given.tensors, False, reader.patch.weight, reader.patch.bias, fine, *place),
         "paint": (
-            *(x8, pixels.weight, pixels.bias, album.pictures.table),
+            *(x8, pixels.weight, pixels.bias, album.pictures.table, album.pictures.addresses),
             *(album.pictures.tensors, list(album.pictures.gray), False, fine, *place),
         ),
     }
@@ -219,6 +219,58 @@ def test_gains_are_one_for_each_quality():
         transforms.Synthesis.pack(weights, torch.ones(QUALITIES, 16), torch.bfloat16)
 
 
+def test_tensors_on_two_devices_are_refused():
+    r, mean = cases.halves(LAT, 16)
+    with pytest.raises(ValueError, match="expected all tensors on cpu, as the network, got one on meta"):
+        transforms.synthesise(
+            r.to("meta"), mean, LAT, cases.synthesis(16, 66, torch.float16), cases.Album().pictures, **TORCH
+        )
+
+
+def test_widths_beyond_a_tile_s_offsets_are_refused():
+    class Shape:
+        def __init__(self, *shape):
+            self.shape = shape
+
+    from ckbd.kernels.transforms import weights
+
+    weights._checked("up", 4 * 4096, 4096)
+    for shape in ((2049, 2 * 2049), (64, 4097), (4 * 4097, 64)):
+        with pytest.raises(ValueError, match="up: expected widths of at most 4096"):
+            weights._checked("up", *shape)
+
+
+@pytest.mark.parametrize("multiprocessors", [0, 1, 132])
+def test_every_launch_has_programs(multiprocessors, monkeypatch):
+    """Of a single tile too, or nothing would be computed."""
+    from types import SimpleNamespace
+
+    from ckbd.kernels.transforms import launch
+
+    device = torch.device("cuda", 0) if multiprocessors else torch.device("cpu")
+    about = SimpleNamespace(multi_processor_count=multiprocessors)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
+    for CP in (64, 128):
+        found = {tiles: launch._resident(device, tiles, CP) for tiles in (1, 2, 3, 300, 10**5)}
+        assert found[1] == 1 and all(1 <= programs <= tiles for tiles, programs in found.items())
+        assert found[10**5] == (multiprocessors * (2 if CP == 64 else 1) or 2)
+
+
+@pytest.mark.parametrize(
+    "capability, hip, name",
+    [((9, 0), None, "sm_90"), ((8, 0), None, "sm_80"), ((8, 6), None, "other"), ((9, 4), "6.4", "other")],
+)
+def test_a_gpu_that_is_not_known_has_forms_that_fit_any(capability, hip, name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    configs.gpu_of.cache_clear()
+    assert configs.gpu_of(torch.device("cuda", 7)) == name
+    configs.gpu_of.cache_clear()
+    forms = {c.form for width in (64, 128, 256) for c in configs.candidates("block", torch.float16, width, name)}
+    assert forms == ({"spread"} if name == "other" else {"held", "resident", "spread"})
+    assert configs.gpu_of(torch.device("cpu")) == configs.ANY
+
+
 # What it costs
 
 
@@ -241,7 +293,7 @@ def test_cost_is_that_of_the_network():
 
 
 def test_the_default_model_moves_less_than_25_megabytes_a_picture():
-    """The bar, for 768 x 512; and an eighth of what layers move."""
+    """The bar, for 768 x 512; and less than a sixth of what layers move."""
     from ckbd.model import file
 
     model = file.load("small")

@@ -42,6 +42,13 @@ def test_a_choice_among_a_form_is_none_among_all(folder):
     assert tune.choose(DEVICE, "key", (A, B, C), never) == A
 
 
+def test_choices_are_of_the_sources_of_every_kernel_that_is_measured():
+    """Or a changed kernel would run with what was quickest of the old one."""
+    folder = tune.SHIPPED.parent
+    kernels = {p.relative_to(folder).as_posix() for p in folder.rglob("*.py") if "@triton.jit" in p.read_text()}
+    assert kernels - {"pointwise.py"} <= set(tune.SOURCES) and all((folder / name).is_file() for name in tune.SOURCES)
+
+
 def forget(monkeypatch):
     """As another process finds it."""
     monkeypatch.setattr(tune, "_chosen", {})
