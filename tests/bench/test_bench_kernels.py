@@ -94,21 +94,7 @@ def rows(one_thread):
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json")
     bench_kernels.add_arguments(parser)
-    args = parser.parse_args(
-        [
-            "--device",
-            "cpu",
-            "--pictures",
-            "64x64",
-            "100x70",
-            "--batches",
-            "1",
-            "2",
-            "--no-compile",
-            "--only",
-            "phases",
-        ]
-    )
+    args = parser.parse_args("--device cpu --pictures 64x64 100x70 --batches 1 2 --no-compile --only phases".split())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_kernels, "INTEGER_MODELS", (TINY,))
         patch.setattr(device, "SAMPLE", 1e-6)
