@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.day", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, help="that there are, from now (default 12; of a rehearsal 15)")
+    parser.add_argument("--minutes", type=float, help="that there are, from now (default 12; of a rehearsal 20)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: build/gpu-day, or build/rehearsal")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, at toy sizes; notes nothing")
     parser.add_argument("--strict", action="store_true", help="a step that is skipped counts as failed")
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         if not os.path.exists(path) or (os.path.isdir(path) and not os.listdir(path)):
             parser.error(f"{path}: {'an empty folder' if os.path.isdir(path) else 'no such file or folder'}")
     if args.minutes is None:
-        args.minutes = 15.0 if args.rehearse else 12.0
+        args.minutes = 20.0 if args.rehearse else 12.0
     if not 0 < args.minutes < 24 * 60:
         parser.error(f"--minutes: expected more than 0 and less than a day, got {args.minutes:g}")
     try:
