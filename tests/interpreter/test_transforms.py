@@ -165,7 +165,7 @@ def test_every_shipped_config_gives_the_same(kernel, ordered_dot):
 
 
 def test_a_picture_that_is_far_smaller_than_its_latents(ordered):
-    """Rows below its last are never addressed, however wide it is."""
+    """The last row and column stand for all beyond. (Offsets beyond int32 take too many sites to show here.)"""
     lattice, given = Lattice(((36, 64),)), cases.random_pictures(((1, 1024),), "HWC")
     network = cases.analysis(16, 66, HALF, blocks=0)
     want, got = both(transforms.analyse, given, lattice, network, configs=LARGE)
