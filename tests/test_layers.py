@@ -41,7 +41,7 @@ FILES = {
     "codec/deadzone.py": set(),
     "pipeline/flow.py": {"codec.machine"},
     "pipeline/lanes.py": {"codec.machine"},
-    "pipeline/pixels.py": set(),
+    "pipeline/pixels.py": {"kernels.transforms.pictures"},
     "pipeline/sources.py": {"codec.machine"},
     "codec/zone.py": {
         "codec.machine",

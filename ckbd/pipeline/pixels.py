@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LAYOUTS = ("CHW", "HWC")
-DTYPES = (torch.uint8, torch.float16, torch.float32)
+from ckbd.kernels.transforms.pictures import DTYPES, LAYOUTS
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def test_names_and_entries_are_told_apart():
     for one in STEPS:
         assert one.estimate < one.limit and all(list(record.ROOT.glob(pattern)) for pattern in one.sources), one.name
     assert sum(one.estimate for one in STEPS) < 19 * 60, "a day of 19 minutes does all of it, if guesses hold"
+    first = names.index("transforms") + 1
+    assert sum(one.estimate for one in STEPS[:first]) < 10 * 60, "ten minutes do what no figure of a GPU is known of"
 
 
 @pytest.mark.parametrize(

@@ -6,26 +6,16 @@ import torch
 from conftest import SIZES, textured
 
 import ckbd
-from ckbd.codec import image, painting, zone
-from ckbd.codec.decoder import Decoder
-from ckbd.codec.encoder import Encoder
-from ckbd.codec.painting import Painter, Reader
+from bench.synthesis import in_kernels
+from ckbd.codec import image, painting
+from ckbd.codec.painting import Painter
 from ckbd.kernels.lattice import MAX_SIDE
 from ckbd.pipeline import warm
 
 
-def in_twins(codec, dtype=torch.float16, **options):
-    d, e = codec.decoder, codec.encoder
-    exact = zone.Kernels(d.model.layers, d.device, backend="torch")
-    options = {"device": d.device, "team": d.team, "max_pixels": d.max_pixels} | options
-    reader, painter = (kind(d.model, d.device, "torch", dtype) for kind in (Reader, Painter))
-    encoder = Encoder(d.model, exact, e.tables, reader=reader, **options)
-    return ckbd.Codec(encoder, Decoder(d.model, exact, d.tables, painter=painter, **options), d.team, d.device)
-
-
 @pytest.fixture(scope="module")
 def painted(tiny):
-    return in_twins(tiny)
+    return in_kernels(tiny, torch.float16)
 
 
 def apart(a, b):
