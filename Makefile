@@ -118,4 +118,4 @@ $(VENV)/.built: $(READY) setup.py pyproject.toml $(CSRC)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(COMPAT) build *.egg-info ckbd/_ans*.so ckbd/_rans*.so demo
+	rm -rf $(VENV) $(COMPAT) build *.egg-info ckbd/_ans*.so ckbd/_passes*.so ckbd/_rans*.so demo

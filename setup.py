@@ -29,6 +29,7 @@ AVX512 = (
     if X86
     else ""
 )
+ORDERED = "-ffp-contract=off"  # floats that are the same whatever the vectors
 # By the path below csrc/; files that are not here have none.
 FILE_FLAGS = {
     "common/pool.cpp": "-pthread",
@@ -37,6 +38,9 @@ FILE_FLAGS = {
     "rans/avx512.cpp": AVX512,
     "rans/avx512_encode.cpp": AVX512,
     "ans/quantize_avx2.cpp": AVX2,
+    "passes/scalar.cpp": ORDERED,
+    "passes/avx2.cpp": f"{AVX2} {ORDERED}",
+    "passes/avx512.cpp": f"{AVX512} {ORDERED}" + (" -mprefer-vector-width=512" if X86 else ""),
 }
 
 
@@ -49,6 +53,7 @@ def sources(*patterns: str) -> dict[str, str]:
 SOURCES = {
     "ckbd._rans": sources("common/*.cpp", "rans/*.cpp", "tracks/*.cpp", "bind/rans*.cpp"),
     "ckbd._ans": sources("common/*.cpp", "ans/*.cpp", "bind/ans*.cpp"),
+    "ckbd._passes": sources("common/cpu.cpp", "passes/*.cpp", "bind/passes.cpp"),
 }
 
 
@@ -97,7 +102,7 @@ setup(
     packages=sorted({*find_packages(include=["ckbd", "ckbd.*"]), "ckbd.kernels", "ckbd.kernels.transforms"}),
     package_dir={"ckbd.kernels": "kernels", "ckbd.kernels.transforms": "kernels/transforms"},
     package_data={
-        "ckbd": ["model/weights/*.safetensors", "py.typed", "_ans.pyi", "_rans.pyi"],
+        "ckbd": ["model/weights/*.safetensors", "py.typed", "_ans.pyi", "_passes.pyi", "_rans.pyi"],
         "ckbd.kernels": ["tuned.json"],
     },
     ext_modules=[Extension(name, [f"csrc/{source}" for source in files]) for name, files in SOURCES.items()],

@@ -103,5 +103,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="batch, busy: how many processes keep processors busy (default: none, and one a processor)",
+        help="decode, batch, busy: how many processes keep processors busy (default: none; batch, busy: also one "
+        "a processor)",
     )

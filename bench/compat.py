@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bench import compat_coder
 from bench.gpu.inputs import need_cuda
 from bench.rivals.compressai import build, calibrated, need_compressai, nested_bytes, shifted
+from ckbd.codec import tensors
 
 # Registered name -> widths: those of the papers' lower rates, or the only ones there are.
 MODELS = {
@@ -52,11 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def compat(args: argparse.Namespace) -> list[dict]:
     need_compressai()
     from bench.common import load_pictures, save
-    from ckbd.codec import image
 
     torch.set_num_threads(args.threads)
     device = need_cuda(args.device or "cpu")
-    x = image.to_tensor(load_pictures(args.images)[:1]).float()
+    x = tensors.to_tensor(load_pictures(args.images)[:1]).float()
     width, height = args.pictures[0] if args.pictures else (x.shape[3], x.shape[2])
     x = x[..., : min(height, x.shape[2]) // 64 * 64, : min(width, x.shape[3]) // 64 * 64]
     rows = []

@@ -28,24 +28,35 @@ import torch
 
 import ckbd
 from bench import batch, busy, coder, compat, compat_coder, contexts, effort, interpreter, products, synthesis
+from bench import exact as exact_zone
 from bench.common import load_pictures, machine, save, stages_of
 from bench.gpu import kernels
 from ckbd import _rans
-from ckbd.codec import container, image
+from ckbd.codec import container, image, tensors
 from ckbd.model import entropy
-from ckbd.model.model import Checkerboard, Config
+from ckbd.model.config import Config
+from ckbd.model.model import Checkerboard
 
 
 def decode(args: argparse.Namespace) -> list[dict]:
     """Median and quartiles of each stage over args.runs decodes of one picture; rows for --json."""
     codec = ckbd.load(args.model, threads=args.threads)
     picture = load_pictures(args.images)[0]
+    rows: list[dict] = []
+    for count in args.busy or (0,):
+        with busy.busy(count):
+            beside = f", beside {count} busy processes" if count else ""
+            print(f"{picture.width} x {picture.height}{beside}, ms: median (quartiles) of {args.runs}")
+            rows += [row | {"busy_processes": count} for row in decodes(codec, picture, args.qualities, args.runs)]
+    return rows
+
+
+def decodes(codec: ckbd.Codec, picture: image.Picture, qualities: list[float], runs: int) -> list[dict]:
     rows = []
-    print(f"{picture.width} x {picture.height}, ms: median (quartiles) of {args.runs}")
-    for quality in args.qualities:
+    for quality in qualities:
         (stream,) = codec.encode([picture], quality)
         samples: dict[str, list[float]] = defaultdict(list)
-        for run in range(args.runs + 3):
+        for run in range(runs + 3):
             spent = stages_of(codec, [stream])
             if run >= 3:
                 for name, value in spent.items():
@@ -76,8 +87,8 @@ def exact_cost(args: argparse.Namespace) -> list[dict]:
             total, squared = 0.0, 0.0
             with torch.inference_mode():
                 for p in pictures:
-                    x = image.to_tensor([p])
-                    out = model(image.pad(x), torch.tensor([float(quality)]), noise=False)
+                    x = tensors.to_tensor([p])
+                    out = model(tensors.pad(x), torch.tensor([float(quality)]), noise=False)
                     total += float(out["bits_y"] + out["bits_z"]) / x[0, 0].numel()
                     x_hat = out["x_hat"][..., : p.height, : p.width].clamp(0, 1)
                     squared += -10 * np.log10(float((x_hat - x).square().mean()))
@@ -161,6 +172,7 @@ CASES = {
     "busy": busy.busy_case,
     "interpreter": interpreter.interpreter,
     "products": products.products_case,
+    "exact": exact_zone.exact,
     "synthesis": synthesis.synthesis,
     "exact-cost": exact_cost,
     "overhead": overhead,

@@ -40,7 +40,7 @@ def in_kernels(codec: ckbd.Codec, dtype: torch.dtype) -> ckbd.Codec:
     d, e = codec.decoder, codec.encoder
     backend = backend_of(d.device)
     exact = zone.Kernels(d.model.layers, d.device, backend=backend)
-    options = {"device": d.device, "team": d.team, "max_pixels": d.max_pixels}
+    options = {"device": d.device, "team": d.team, "max_pixels": d.max_pixels, "products": d.renderer.products}
     reader, painter = (kind(d.model, d.device, backend, dtype) for kind in (Reader, Painter))
     return ckbd.Codec(
         Encoder(d.model, exact, e.tables, reader=reader, **options),

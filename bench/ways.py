@@ -29,7 +29,7 @@ import torch
 
 import ckbd
 from bench.rivals.compressai import build, calibrated, import_compressai, nested_bytes, shifted
-from ckbd.codec import batches, image, machine
+from ckbd.codec import batches, image, machine, tensors
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
 from ckbd.evaluation import rivals
@@ -227,7 +227,7 @@ def public_model(given: list[Picture], device: torch.device, lacking: dict[str, 
     except ImportError as error:
         lacking["CompressAI"] = f"not installed: {error}"
         return None
-    x = image.to_tensor(given[:1])
+    x = tensors.to_tensor(given[:1])
     x = x[..., : x.shape[2] // 64 * 64, : x.shape[3] // 64 * 64]
     torch.manual_seed(0)
     return calibrated(build("cheng2020-anchor-checkerboard", N=192), x).to(device), x

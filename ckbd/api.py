@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ckbd.codec import container, image, machine, painting, zone
+from ckbd.codec import container, floats, image, machine, painting, zone
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
@@ -200,6 +200,7 @@ def load(
     max_pixels: int = container.MAX_PIXELS,
     carrier: torch.dtype | None = None,
     backend: str = "auto",
+    precision: str = "auto",
 ) -> Codec[Encoder, Decoder]:
     """ckbd.load of a checkerboard model's file: arguments and errors as there."""
     team, place = machine.Team(machine.threads_of(threads)), machine.device_of(device)
@@ -207,7 +208,8 @@ def load(
     exact = zone.make(loaded.layers, place, backend, carrier, team.on(place))
     tables = coder_tables(loaded.tables)
     fused = painting.wanted(backend, place)
-    options: dict[str, Any] = {"device": place, "team": team, "max_pixels": max_pixels}
+    products = floats.dtype_of(precision, place)
+    options: dict[str, Any] = {"device": place, "team": team, "max_pixels": max_pixels, "products": products}
     reader = painting.Reader(loaded, place, backend) if fused else None
     painter = painting.Painter(loaded, place, backend) if fused else None
     if place.type == "cuda":

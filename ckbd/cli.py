@@ -6,15 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ckbd import arguments
 from ckbd import target as targets
 from ckbd.files import BAD_INPUT, Ordered, UsageError, complain, plan, reason_of, run
 
 if TYPE_CHECKING:
     from ckbd.api import Codec
+    from ckbd.light.decoder import Decoder
 
 
 GPU_FILES = 3  # at a time: one is read, one in the networks, one written
@@ -24,17 +26,32 @@ def _load(args: argparse.Namespace) -> Codec:
     import ckbd
 
     try:
-        return ckbd.load(args.model, device=args.device, threads=args.threads, backend=args.backend)
+        return ckbd.load(
+            args.model, device=args.device, threads=args.threads, backend=args.backend, precision=args.precision
+        )
+    except BAD_INPUT as error:
+        raise UsageError(f"model {args.model}: {reason_of(error, args.model)}") from error
+
+
+def _light(args: argparse.Namespace, streams: Sequence[Path]) -> Decoder | None:
+    """The decoder without torch, where it is the quicker way and nothing else is asked for."""
+    if (args.device, args.backend) != ("cpu", "auto") or args.precision == "bfloat16":
+        return None
+    from ckbd.light import choice
+    from ckbd.light.decoder import Decoder
+
+    try:
+        return Decoder(args.model) if choice.serves(args.model, streams) else None
     except BAD_INPUT as error:
         raise UsageError(f"model {args.model}: {reason_of(error, args.model)}") from error
 
 
 def _side_by_side(codec: Codec | None) -> Ordered:
     """As map, on the codec's threads: files that are read and written meanwhile cost nothing more."""
-    from ckbd.pipeline import flow
-
     if codec is None:
         return map
+    from ckbd.pipeline import flow
+
     # A GPU has one memory, whatever the number of processors beside it.
     threads = codec.team.threads if codec.device.type == "cpu" else min(codec.team.threads, GPU_FILES)
     return lambda work, jobs: flow.ordered(work, jobs, codec.team, threads)
@@ -67,14 +84,21 @@ def encode(args: argparse.Namespace) -> int:
 
 
 def decode(args: argparse.Namespace) -> int:
+    # NumPy's products are small here, and a library's threads would spin for each other; read when NumPy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ckbd.codec import image
 
     jobs, missing = plan(args.inputs, args.out, lambda folder: image.find(folder, (".ckbd",)), ".png", image.SUFFIXES)
-    codec = _load(args) if jobs else None
+    light = _light(args, [source for source, _ in jobs]) if jobs else None
+    codec = _load(args) if jobs and light is None else None
 
     def work(source: Path, target: Path) -> str:
-        assert codec is not None  # there is a job
-        (picture,) = codec.decode_pictures([source.read_bytes()])
+        stream = source.read_bytes()
+        if light is not None:
+            picture = light.decode(stream)
+        else:
+            assert codec is not None  # there is a job
+            (picture,) = codec.decode_pictures([stream])
         target.parent.mkdir(parents=True, exist_ok=True)
         image.write(target, picture)
         return f"{picture.width}x{picture.height}"
@@ -153,31 +177,12 @@ def warm_up(args: argparse.Namespace) -> int:
     return 0
 
 
-def _quality(text: str) -> float:
-    value = float(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"expected 1 to 100, got {text}")
-    return round(2 * value) / 2
-
-
-def _qualities(text: str) -> list[float]:
-    return [_quality(part) for part in text.split(",")]
-
-
-def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-        return value
-
-    parse.__name__ = kind.__name__
-    return parse
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ckbd", description="A learned image codec: photo in, .ckbd file out, and back."
+    )
+    parser.add_argument(
+        "--version", action=arguments.Version, nargs=0, help="versions, models, and what this machine has"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -185,7 +190,13 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--model", default="default", help="a shipped model's name or a .safetensors file")
     model.add_argument("--device", default="cpu", help="where the networks run: cpu, cuda, cuda:1 (default: cpu)")
     model.add_argument("--backend", default="auto", help="triton: g_a and g_s in kernels too (default: auto)")
-    model.add_argument("--threads", type=_positive(int), help="CPU threads (default: one a core)")
+    model.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of networks on a CPU (default: auto, what is quicker here)",
+    )
+    model.add_argument("--threads", type=arguments.positive(int), help="CPU threads (default: one a core)")
     model.add_argument("--force", action="store_true", help="overwrite files that exist")
 
     effort = argparse.ArgumentParser(add_help=False)
@@ -197,11 +208,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("inputs", nargs="+", metavar="IN", help="an image file, or a folder: every image below it")
     command.add_argument("out", metavar="OUT", help="a .ckbd file for one image; a folder otherwise")
     rate = command.add_mutually_exclusive_group()
-    rate.add_argument("--quality", type=_quality, default=50.0, help="1 (small) to 100 (good), default 50")
+    rate.add_argument("--quality", type=arguments.quality, default=50.0, help="1 (small) to 100 (good), default 50")
     rate.add_argument(
-        "--target-bpp", type=_positive(float), help="the best quality of at most this many bits a pixel"
+        "--target-bpp", type=arguments.positive(float), help="the best quality of at most this many bits a pixel"
     )
-    rate.add_argument("--target-psnr", type=_positive(float), help="the smallest file of at least this PSNR in dB")
+    rate.add_argument(
+        "--target-psnr", type=arguments.positive(float), help="the smallest file of at least this PSNR in dB"
+    )
     command.set_defaults(run=encode)
 
     command = commands.add_parser("decode", parents=[model], help=".ckbd files to images")
@@ -218,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         "eval", parents=[model, effort], help="rate and distortion on a folder, beside other codecs"
     )
     command.add_argument("folder", metavar="DIR", help="a folder of images")
-    command.add_argument("--qualities", type=_qualities, metavar="Q,Q,...", help="the points of the curve")
+    command.add_argument("--qualities", type=arguments.qualities, metavar="Q,Q,...", help="the points of the curve")
     command.add_argument("--no-rivals", action="store_true", help="measure ckbd alone")
     command.add_argument("--json", metavar="FILE", help="write the curves and BD-rates")
     command.add_argument("--csv", metavar="FILE", help="write one line an image and setting")

@@ -11,7 +11,8 @@ import ckbd
 from ckbd.codec import zone
 from ckbd.codec.decoder import Decoder
 from ckbd.model import file as modelfile
-from ckbd.model.model import Checkerboard, Config
+from ckbd.model.config import Config
+from ckbd.model.model import Checkerboard
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     # Triton's interpreter takes products of any size; here only those that an NVIDIA GPU takes.
@@ -111,7 +112,8 @@ def flat(tiny):
     """The same codec as a GPU's runs: all sizes in one batch, through the kernels' twins."""
     d = tiny.decoder
     exact = zone.Kernels(d.model.layers, d.device, backend="torch")
-    made = Decoder(d.model, exact, d.tables, device=d.device, team=d.team, max_pixels=d.max_pixels)
+    options = {"device": d.device, "team": d.team, "max_pixels": d.max_pixels, "products": d.renderer.products}
+    made = Decoder(d.model, exact, d.tables, **options)
     return ckbd.Codec(tiny.encoder, made, d.team, d.device)
 
 

@@ -24,7 +24,8 @@ from bench.gpu.inputs import need_cuda
 from ckbd.codec import image
 from ckbd.codec.image import Picture
 from ckbd.model import file
-from ckbd.model.model import Checkerboard, Config
+from ckbd.model.config import Config
+from ckbd.model.model import Checkerboard
 from ckbd.training import train
 
 QUALITIES = (10.0, 30.0, 50.0, 70.0, 90.0)

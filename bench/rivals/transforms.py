@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ckbd.codec import batches, image
+from ckbd.codec import batches, tensors
 from ckbd.kernels.numerics import MEAN_STEP
 from ckbd.model.file import Loaded
 from ckbd.model.model import gain_at
@@ -71,7 +71,7 @@ class Analysis:
     def __init__(self, model: Loaded, pictures: Sequence[Tensor]):
         """pictures: uint8 (height, width, 3), all of one size."""
         x = torch.stack(tuple(pictures)).permute(0, 3, 1, 2).float().div_(255)
-        x = image.pad(x, batches.PATCH).contiguous(memory_format=torch.channels_last)
+        x = tensors.pad(x, batches.PATCH).contiguous(memory_format=torch.channels_last)
         self.g_a, self.parts = model.g_a, parts_of(x, x[0, 0].numel())
 
     @torch.inference_mode()

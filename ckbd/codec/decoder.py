@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, inputs, machine, zone
-from ckbd.codec.container import FormatError, Stream
+from ckbd.codec import batches, checks, container, inputs, machine, zone
+from ckbd.codec.container import Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
 from ckbd.codec.painting import Painter, fits
@@ -57,11 +57,15 @@ class Decoder:
         team: Team,
         max_pixels: int,
         painter: Painter | None = None,
+        products: torch.dtype = torch.float32,
     ):
-        """painter: g_s in kernels, in place of the renderer's layers where it fits; exact is then zone.Kernels."""
+        """products: what g_s multiplies in on a CPU. painter: g_s in kernels, in place of the renderer's layers where
+        it fits; exact is then zone.Kernels.
+        """
         self.model, self.zone, self.tables = model, exact, tables
         self.device, self.team, self.max_pixels = device, team, max_pixels
-        self.renderer, self.painter = Renderer(model.g_s, model.log_ungain, device, team.on(device)), painter
+        self.renderer = Renderer(model.g_s, model.log_ungain, device, team.on(device), products=products)
+        self.painter = painter
 
     @property
     def coder_threads(self) -> int:
@@ -139,8 +143,8 @@ class Decoder:
         """A stream's parts, of this model and small enough. Raises FormatError."""
         s = container.parse(data, self.max_pixels)
         height, width = batches.patches(s.header.height, s.header.width)
-        check_fits(s, self.model.identity, height * width, self.tables)
-        check_sides(s, self.zone.most_side)
+        checks.check_fits(s, self.model.identity, height * width, self.tables)
+        checks.check_sides(s, self.zone.most_side)
         return s
 
     def open(self, streams: list[Stream]) -> Batch:
@@ -155,14 +159,16 @@ class Decoder:
                     )
                 )
             except _rans.StreamError as error:
-                raise damage(s, error) from error
+                raise checks.damage(s, error) from error
         return Batch(streams, coders)
 
     def z(self, batch: Batch, out: np.ndarray | None = None) -> np.ndarray:
         """z's symbols, int16 (B, Hz, Wz, Nz) (CPU). out: where to put them."""
         out = np.empty((len(batch.streams), *batch.sites, self.model.config.Nz), np.int16) if out is None else out
-        _settle(batch, _rans.z_batch(batch.coders, [one.reshape(-1) for one in out], threads=self.coder_threads))
-        check_range(batch.streams, out, "z symbol", numerics.ACT_MAX)
+        checks.settle(
+            batch.streams, _rans.z_batch(batch.coders, [one.reshape(-1) for one in out], threads=self.coder_threads)
+        )
+        checks.check_range(batch.streams, out, "z symbol", numerics.ACT_MAX)
         return out
 
     @torch.inference_mode()
@@ -180,8 +186,8 @@ class Decoder:
         """The next phase's symbols, int16 (B, h, w/2, M), from their tables (CPU). out: where to put them."""
         out = np.empty(k.shape, np.int16) if out is None else out
         ks, rs = ([one.reshape(-1) for one in array] for array in (k, out))
-        _settle(batch, _rans.phase_batch(batch.coders, ks, rs, threads=self.coder_threads))
-        check_range(batch.streams, out, "residual", numerics.R_MAX)
+        checks.settle(batch.streams, _rans.phase_batch(batch.coders, ks, rs, threads=self.coder_threads))
+        checks.check_range(batch.streams, out, "residual", numerics.R_MAX)
         return out
 
     @torch.inference_mode()
@@ -195,49 +201,9 @@ class Decoder:
             try:
                 coder.finish()
             except _rans.StreamError as error:
-                raise damage(s, error) from error
+                raise checks.damage(s, error) from error
 
     @torch.inference_mode()
     def y_hat(self, state: Any) -> Tensor:
         """(B, M, h, w) float32, integers in 1/16 units (device); g_s and all after it are self.renderer."""
         return self.zone.y_hat(state)
-
-
-def damage(s: Stream, error: _rans.StreamError) -> FormatError:
-    """The coder's error, with the place in the file."""
-    return FormatError(error.field, s.payload_offset + error.offset, str(error.args[0]))
-
-
-def _settle(batch: Batch, errors: list[_rans.StreamError | None]) -> None:
-    """Raise the first of a batch's errors."""
-    for s, error in zip(batch.streams, errors, strict=True):
-        if error is not None:
-            raise damage(s, error) from error
-
-
-def check_range(streams: Sequence[Stream], symbols: np.ndarray, name: str, limit: int) -> None:
-    """Raise FormatError for the first stream with a symbol beyond limit in size; symbols (B, ...)."""
-    for s, values in zip(streams, symbols, strict=True):
-        if int(values.max()) > limit or int(values.min()) < -limit:
-            raise FormatError("payload", s.payload_offset, f"a {name} is beyond {limit} in size")
-
-
-def check_sides(s: Stream, most: int | None) -> None:
-    """Raise FormatError for a side that has more than so many latents, which a device's kernels cannot take."""
-    for name, pixels, at in (("width", s.header.width, 13), ("height", s.header.height, None)):
-        if most is not None and 4 * batches.patches(pixels, 1)[0] > most:
-            at = 13 + len(container.varint(s.header.width)) if at is None else at
-            raise FormatError(name, at, f"{pixels} pixels are more than the {16 * most} that a GPU's kernels take")
-
-
-def check_fits(s: Stream, identity: bytes, sites: int, tables: _rans.Tables) -> None:
-    """Raise FormatError unless the stream is of this model and its payload can hold that many sites of z."""
-    if s.header.model != identity:
-        raise FormatError("model", 4, f"made by model {s.header.model.hex()}, this decoder has {identity.hex()}")
-    # Near the lower bound of the state a step may cost as little as 0.94 of a symbol's ideal bits.
-    if 8 * len(s.payload) < 7 / 8 * sites * tables.min_z_bits:
-        raise FormatError(
-            "payload",
-            s.payload_offset,
-            f"{len(s.payload)} bytes cannot hold a picture of {s.header.width} x {s.header.height} pixels",
-        )

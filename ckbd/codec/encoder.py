@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, deadzone, inputs, machine, sections, strips, zone
+from ckbd.codec import batches, container, deadzone, floats, inputs, machine, sections, strips, zone
 from ckbd.codec.container import Header, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
@@ -40,11 +40,13 @@ class Encoder:
         team: Team,
         max_pixels: int,
         reader: Reader | None = None,
+        products: torch.dtype = torch.float32,
     ):
-        """reader: g_a in kernels, in place of layers where it fits."""
+        """products: what g_a multiplies in on a CPU. reader: g_a in kernels, in place of layers where it fits."""
         self.model, self.zone, self.tables = model, exact, tables
         self.device, self.team, self.max_pixels = device, team, max_pixels
         self.reader = reader
+        self.g_a = floats.stages(model.g_a, products) if device.type == "cpu" else model.g_a.stages()
         self.costs = entropy.residual_costs(model.tables, numerics.R_MAX).float().to(device)
 
     # The journey
@@ -112,7 +114,7 @@ class Encoder:
         if self.reader is not None and fits(lattice_of(pictures)):
             return self.reader.features(pictures)
         return strips.features(
-            self.model.g_a.stages(),
+            self.g_a,
             pictures,
             batches.PATCH,
             batches.most_pixels(self.device),

@@ -1,4 +1,4 @@
-"""Image files to 8-bit pictures and back, and pictures to the tensors that the networks see.
+"""Image files to 8-bit pictures and back, without torch.
 
 Only the first frame of an animated or multi-page file is read. EXIF orientation is applied to the pixels; of
 the metadata only an ICC profile that still describes them is kept.
@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
-from torch.nn import functional as F
 
 SUFFIXES = tuple(".png .jpg .jpeg .jfif .webp .avif .tif .tiff .bmp .gif .jp2 .j2k .ppm .pgm .pbm .pnm".split())
 """Suffixes (lower case) of the files looked for in a folder, and of those that a picture is written to."""
@@ -218,46 +216,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def to_tensor(pictures: Sequence[Picture]) -> torch.Tensor:
-    """float32 (B, 3, H, W) in [0, 1] of pictures that have one size; raises ValueError if they differ."""
-    sizes = {(picture.height, picture.width) for picture in pictures}
-    if len(sizes) != 1:
-        raise ValueError(f"pictures: expected one size (height, width), got {sorted(sizes)}")
-    stacked = np.stack([picture.rgb for picture in pictures])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous().float().div_(255)
-
-
-def from_tensor(x: torch.Tensor, gray: Sequence[bool] | None = None) -> list[Picture]:
-    """Pictures of x, floating point (B, 3, H, W), clamped to [0, 1] and rounded to 8 bits.
-
-    gray: for each picture, whether it has no colour: its channels are then averaged. None: all have.
-    """
-    if x.ndim != 4 or x.shape[1] != 3:
-        raise ValueError(f"x: expected (B, 3, H, W), got {tuple(x.shape)}")
-    gray = [False] * len(x) if gray is None else list(gray)
-    if len(gray) != len(x):
-        raise ValueError(f"gray: expected {len(x)} values, got {len(gray)}")
-    pictures = []
-    for planes, is_gray in zip(x.detach(), gray, strict=True):
-        rgb = np.empty((*planes.shape[1:], 3), np.uint8)
-        put(rgb, planes, is_gray)
-        pictures.append(Picture(rgb, gray=is_gray))
-    return pictures
-
-
-def put(rgb: np.ndarray, planes: torch.Tensor, gray: bool = False) -> None:
-    """Writes planes, floating point (3, H, W), to the corner of uint8 pixels (h, w, 3) as far as both go.
-
-    Clamped to [0, 1], the channels averaged if gray, and rounded to 8 bits.
-    """
-    height, width = min(planes.shape[1], rgb.shape[0]), min(planes.shape[2], rgb.shape[1])
-    planes = planes[:, :height, :width].float().clamp(0, 1)
-    if gray:
-        planes = planes.mean(0, keepdim=True).expand(3, -1, -1).contiguous()
-    pixels = planes.mul_(255).round_().to(torch.uint8).permute(1, 2, 0)
-    torch.from_numpy(rgb[:height, :width]).copy_(pixels)
-
-
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """PSNR in dB over all samples of two uint8 arrays of one shape.
 
@@ -267,9 +225,3 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
         raise ValueError(f"a, b: expected uint8 of one shape, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
     mse = float(np.mean((a.astype(np.float64) - b) ** 2))
     return min(10 * math.log10(255**2 / mse), 100.0) if mse else 100.0
-
-
-def pad(x: torch.Tensor, multiple: int = 64) -> torch.Tensor:
-    """x (B, C, H, W) grown at the bottom and right to multiples, by repeating its last row and column."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")

@@ -16,7 +16,7 @@ from torch import Tensor
 from ckbd.codec import batches
 from ckbd.codec.container import Stream
 from ckbd.codec.image import Picture
-from ckbd.codec.rendering import finished
+from ckbd.codec.sections import finished
 from ckbd.codec.zone import KernelState
 from ckbd.kernels import Lattice, transforms
 from ckbd.kernels.lattice import MAX_SIDE

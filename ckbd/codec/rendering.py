@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ckbd.codec import batches, container, image, sections, strips
+from ckbd.codec import batches, floats, sections, strips, tensors
 from ckbd.codec.container import Header, Stream
+from ckbd.codec.floats import Paint
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Each, in_turn
 from ckbd.kernels import numerics
@@ -19,7 +20,8 @@ from ckbd.model.model import gain_at
 from ckbd.model.transforms import Staged
 
 Stage = Callable[[str], AbstractContextManager[None]]
-Strip = tuple[tuple[int, int], Tensor]  # (top, left) in pixels, x_hat (B, 3, H, W) that belongs there
+# (top, left) in pixels, and what belongs there: x_hat (B, 3, H, W), or the uint8 pixels that it rounds to.
+Strip = tuple[tuple[int, int], Tensor]
 
 
 class Renderer:
@@ -32,32 +34,39 @@ class Renderer:
         device: torch.device,
         each: Each = in_turn,
         dtype: torch.dtype = torch.float32,
+        products: torch.dtype = torch.float32,
     ):
-        """dtype: of the weights of g_s."""
-        self.stages, self.log_ungain, self.device = g_s.stages(), log_ungain, device
-        self.each, self.dtype = each, dtype
+        """dtype: of the weights of g_s. products: what blocks of float32 multiply in on a CPU (ckbd.codec.floats)."""
+        whole = device.type == "cpu" and dtype == torch.float32
+        self.stages = floats.stages(g_s, products) if whole else g_s.stages()
+        self.log_ungain, self.device = log_ungain, device
+        self.each, self.dtype, self.products = each, dtype, products
 
     @torch.inference_mode()
     def g_s(self, y_hat: Tensor, headers: Sequence[Header]) -> Iterator[Strip]:
-        """Strips of x_hat of pictures of one padded size with these headers; y_hat (B, M, h, w) in 1/16 units."""
+        """Strips of x_hat of pictures of one padded size with these headers; y_hat (B, M, h, w) in 1/16 units. On a
+        CPU they may be bytes already.
+        """
         quality = torch.tensor([h.quality2 / 2 for h in headers], dtype=torch.float32, device=self.device)
         gain = gain_at(self.log_ungain, quality)
 
         def latents(rows: slice, columns: slice) -> Tensor:
-            y = y_hat[:, :, rows, columns] / numerics.MEAN_STEP * gain
+            y = y_hat[:, :, rows, columns] * (gain / numerics.MEAN_STEP)
             return y.to(self.dtype, memory_format=torch.channels_last)
 
-        size = y_hat.shape[2], y_hat.shape[3]
-        yield from strips.images(self.stages, latents, size, batches.most_pixels(self.device), self.device, self.each)
+        size, stages = (y_hat.shape[2], y_hat.shape[3]), self.stages
+        if isinstance(stages[-1], Paint):
+            stages = [*stages[:-1], stages[-1].of([h.gray for h in headers])]
+        yield from strips.images(stages, latents, size, batches.most_pixels(self.device), self.device, self.each)
 
     def put(self, strip: Strip, headers: Sequence[Header], rgb: Sequence[np.ndarray]) -> None:
         """Rounds a strip into the pixels of its pictures, uint8 (H, W, 3) each."""
         (top, left), x_hat = strip
-        for pixels, planes, h in zip(rgb, x_hat, headers, strict=True):
+        for pixels, one, h in zip(rgb, x_hat, headers, strict=True):
             place = pixels[top : top + x_hat.shape[2], left : left + x_hat.shape[3]]
             height, width = place.shape[:2]
             rows = strips.cuts(height, strips.bands_of(height, width, height * width))
-            self.each(partial(_put, place, planes, h.gray), rows)
+            self.each(partial(_put, place, one, h.gray), rows)
 
     def pictures(self, streams: Sequence[Stream], y_hat: Tensor, stage: Stage) -> list[Picture]:
         """All of the above: pictures of streams of one padded size. On a CPU g_s takes each by itself, since the last
@@ -77,19 +86,9 @@ class Renderer:
             with stage("picture"):
                 self.put(strip, headers, rgb)
         with stage("picture"):
-            return [finished(s, pixels) for s, pixels in zip(streams, rgb, strict=True)]
+            return [sections.finished(s, pixels) for s, pixels in zip(streams, rgb, strict=True)]
 
 
-def finished(s: Stream, rgb: np.ndarray) -> Picture:
-    """The picture of a stream's pixels, with alpha and ICC profile. Raises FormatError for a damaged section."""
-    h = s.header
-    alpha = None
-    if container.ALPHA in s.sections:
-        offset = s.section_offsets[container.ALPHA]
-        alpha = sections.unpack_alpha(s.sections[container.ALPHA], h.height, h.width, offset)
-    return Picture(rgb, alpha, h.gray, s.sections.get(container.ICC))
-
-
-def _put(pixels: np.ndarray, planes: Tensor, gray: bool, rows: tuple[int, int]) -> None:
+def _put(pixels: np.ndarray, x_hat: Tensor, gray: bool, rows: tuple[int, int]) -> None:
     top, bottom = rows
-    image.put(pixels[top:bottom], planes[:, top:bottom], gray)
+    tensors.put(pixels[top:bottom], x_hat[:, top:bottom], gray)

@@ -6,7 +6,9 @@ import zlib
 
 import numpy as np
 
-from ckbd.codec.container import FormatError
+from ckbd.codec import container
+from ckbd.codec.container import FormatError, Stream
+from ckbd.codec.image import Picture
 
 
 def pack_alpha(alpha: np.ndarray) -> bytes:
@@ -24,3 +26,13 @@ def unpack_alpha(body: bytes, height: int, width: int, offset: int) -> np.ndarra
     if len(raw) != height * width or not expander.eof or expander.unused_data:
         raise FormatError("alpha", offset, f"expected a zlib stream of {height * width} bytes")
     return np.cumsum(np.frombuffer(raw, np.uint8).reshape(height, width), axis=1, dtype=np.uint8)
+
+
+def finished(s: Stream, rgb: np.ndarray) -> Picture:
+    """The picture of a stream's pixels, with alpha and ICC profile. Raises FormatError for a damaged section."""
+    h = s.header
+    alpha = None
+    if container.ALPHA in s.sections:
+        offset = s.section_offsets[container.ALPHA]
+        alpha = unpack_alpha(s.sections[container.ALPHA], h.height, h.width, offset)
+    return Picture(rgb, alpha, h.gray, s.sections.get(container.ICC))

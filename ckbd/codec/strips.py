@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ckbd.codec import image
+from ckbd.codec import tensors
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Each, in_turn
 
@@ -35,9 +35,12 @@ def extent(stage: nn.Module) -> Extent:
 
     Convolutions, their transposes and (un)shuffles speak for themselves; leaves of torch.nn.modules.activation and
     classes with the attribute pointwise = True look at one site; other modules are taken for their children, one
-    after the other or side by side, which must then keep the resolution. Raises TypeError for a leaf that is none of
+    after the other or side by side, which must then keep the resolution. A stage with an Extent in its attribute
+    `extent` is believed. Raises TypeError for a leaf that is none of
     these, ValueError for a layer whose padding does not keep size times scale.
     """
+    if isinstance(own := getattr(stage, "extent", None), Extent):
+        return own
     if isinstance(stage, nn.PixelShuffle):
         return Extent(0, 1, stage.upscale_factor)
     if isinstance(stage, nn.PixelUnshuffle):
@@ -131,7 +134,7 @@ def features(
 
     def strip(start: int, end: int) -> Tensor:
         cut = [Picture(p.rgb[start:end] if dim == 2 else p.rgb[:, start:end]) for p in pictures]
-        x = torch.cat([image.pad(image.to_tensor([p]), multiple) for p in cut])
+        x = torch.cat([tensors.pad(tensors.to_tensor([p]), multiple) for p in cut])
         return x.to(device, memory_format=torch.channels_last)
 
     bands = bands_of(height, width, pixels) if device.type == "cpu" else 1
@@ -206,21 +209,29 @@ def _banded(chain: _Chain, x: Tensor, dim: int, start: int, end: int, bands: int
     """What the rows start to end of x give, both in units of chain.extent.down, in as many bands."""
     reach, down, up = chain.extent
     count = min(bands, end - start)
-    if count <= 1:
+    into = None if chain.others else getattr(chain.first, "into", None)
+    if count <= 1 and into is None:
         return _part(chain, x, dim, start * up, (end - start) * up)
 
-    def band(rows: tuple[int, int]) -> Tensor:
+    def window(rows: tuple[int, int]) -> tuple[Tensor, int, int, int]:
+        """What the rows need, and where in it they are: x, dim, start, length of a stage's part()."""
         first, last = start + rows[0], start + rows[1]
         low = max(first * down - reach, 0) // down
         high = min(last * down + reach, x.shape[dim])
-        window = x.narrow(dim, low * down, high - low * down)
-        return _part(chain, window, dim, (first - low) * up, (last - first) * up)
+        return x.narrow(dim, low * down, high - low * down), dim, (first - low) * up, (last - first) * up
 
-    return torch.cat(each(band, cuts(end - start, count)), dim)
+    parts = cuts(end - start, count)
+    if into is None:
+        return torch.cat(each(lambda rows: _part(chain, *window(rows)), parts), dim)
+    out = torch.empty_like(x.narrow(dim, start, end - start), memory_format=torch.channels_last)
+    each(lambda rows: into(*window(rows), out.narrow(dim, rows[0], rows[1] - rows[0])), parts)
+    return out
 
 
 def _part(chain: _Chain, x: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """Rows of the chain of x; a stage with a method part(x, dim, start, length) knows how to leave out the others."""
+    """Rows of the chain of x; a stage with a method part(x, dim, start, length) knows how to leave out the others,
+    and one with into(..., out), whose output is shaped as its input, puts them where they belong.
+    """
     _, down, up = chain.after
     start, length = start * down // up, length * down // up
     part = getattr(chain.first, "part", None)

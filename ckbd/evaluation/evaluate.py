@@ -17,7 +17,7 @@ import numpy as np
 from pytorch_msssim import ms_ssim
 from tqdm import tqdm
 
-from ckbd.codec import image, machine
+from ckbd.codec import image, machine, tensors
 from ckbd.codec.image import Picture
 from ckbd.evaluation.rivals import RIVALS, decode, why_absent
 
@@ -67,7 +67,7 @@ def metrics(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
     decibel = image.psnr(a, b)
     if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
         return decibel, None
-    x, x_hat = image.to_tensor([Picture(a)]), image.to_tensor([Picture(b)])
+    x, x_hat = tensors.to_tensor([Picture(a)]), tensors.to_tensor([Picture(b)])
     return decibel, ms_ssim(x, x_hat, data_range=1.0).item()
 
 

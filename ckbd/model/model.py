@@ -1,12 +1,9 @@
-"""The checkerboard model: config, training forward, export to integers, load and save."""
+"""The checkerboard model: training forward, and the integers of its exact zone."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 from ckbd.kernels import numerics, reference
 from ckbd.kernels.numerics import IntLayer, round_half_up
 from ckbd.model import entropy
+from ckbd.model.config import Config
 from ckbd.model.quant import QuantLinear
 from ckbd.model.transforms import Analysis, HyperAnalysis, Synthesis
 
@@ -30,56 +28,13 @@ class FloatNetworks(NamedTuple):
     g_s: Synthesis
 
 
-@dataclass(frozen=True)
-class Config:
-    """Widths of the model; all are positive, H1, H2 and psi multiples of 32 (int8 dots), M of 8."""
-
-    width: int = 128  # features at 1/8 resolution
-    analysis_width: int = 0  # those of g_a, if the encoder is to be another (0: width)
-    M: int = 256  # latent channels
-    Nz: int = 64  # hyper-latent channels
-    hyper: int = 128  # features of h_a
-    h_s: int = 96  # features of h_s between its two sub-pixel convolutions
-    psi: int = 128  # hyper features at 1/16
-    H1: int = 256  # hidden widths of g_ep
-    H2: int = 256
-    analysis8: int = 2  # residual blocks of g_a and g_s at 1/8 and 1/16 resolution
-    analysis16: int = 2
-    synthesis8: int = 3
-    synthesis16: int = 2
-    levels: int = 8  # gain vectors between quality 1 and 100
-    lmbda_min: float = 0.0008  # rate-distortion weight at quality 1 ...
-    lmbda_max: float = 0.16  # ... and at quality 100 (MSE on the 0..255 scale)
-
-    def __post_init__(self) -> None:
-        """Refuse, by ValueError, what a hostile or mistyped model file or config may hold."""
-        blocks = {"analysis8": 0, "analysis16": 0, "synthesis8": 0, "synthesis16": 0}
-        least = {"width": 64, "M": 8, "levels": 2, "analysis_width": 64 if self.analysis_width else 0} | blocks
-        for field in dataclasses.fields(Config):
-            value = getattr(self, field.name)
-            if field.name.startswith("lmbda"):
-                fits, wanted = isinstance(value, (int, float)) and 0 < value < 1e6, "a number above 0"
-            else:
-                low, high = least.get(field.name, 1), 64 if field.name in blocks else 2048
-                fits, wanted = type(value) is int and low <= value <= high, f"an integer from {low} to {high}"
-            if not fits:
-                raise ValueError(f"{field.name}: expected {wanted}, got {value!r}")
-
-    def networks(self) -> FloatNetworks:
-        """The float networks of these widths."""
-        return FloatNetworks(
-            Analysis(self.analysis_width or self.width, self.M, self.analysis8, self.analysis16),
-            HyperAnalysis(self.M, self.hyper, self.Nz),
-            Synthesis(self.width, self.M, self.synthesis8, self.synthesis16),
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Config:
-        """The config of a JSON object with some or all of the fields; ValueError for anything else."""
-        try:
-            return cls(**json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"config: {error}") from error
+def networks(c: Config) -> FloatNetworks:
+    """The float networks of these widths."""
+    return FloatNetworks(
+        Analysis(c.analysis_width or c.width, c.M, c.analysis8, c.analysis16),
+        HyperAnalysis(c.M, c.hyper, c.Nz),
+        Synthesis(c.width, c.M, c.synthesis8, c.synthesis16),
+    )
 
 
 class ExactLayers(dict):
@@ -184,7 +139,7 @@ class Checkerboard(nn.Module):
     def __init__(self, config: Config | None = None):
         super().__init__()
         self.config = c = config or Config()
-        parts = c.networks()
+        parts = networks(c)
         self.g_a, self.g_s, self.h_a = parts.g_a, parts.g_s, parts.h_a
         self.exact = ExactZone(c)
         self.prior = entropy.FactorizedPrior(c.Nz)

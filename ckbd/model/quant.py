@@ -10,19 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ckbd.kernels.numerics import ACT_MAX, WEIGHT_MAX, IntLayer, round_half_up
-
-ACC_LIMIT = 1 << 24  # float32 holds every integer up to here
-
-
-def accumulator_bound(weight: Tensor, bias: Tensor, shift: Tensor) -> Tensor:
-    """The largest |accumulator| that any int8 input can cause, rounding term included.
-
-    weight (N, ...), bias (N,) or (phases, N), shift (N,), all integer-valued. Returns (N,) float64.
-    Every partial sum of W a + b + 2^(s-1), in any order, is at most 127 sum|w| + |b| + 2^(s-1) in size.
-    """
-    w = weight.double().abs().flatten(1).sum(1)
-    b = bias.double().abs().reshape(-1, bias.shape[-1]).amax(0)
-    return ACT_MAX * w + b + torch.floor(torch.exp2(shift.double() - 1))
+from ckbd.model import proof
+from ckbd.model.proof import ACC_LIMIT
 
 
 class QuantLinear(nn.Module):
@@ -82,16 +71,6 @@ def prove(layer: IntLayer, name: str) -> IntLayer:
 
     weight int8, bias int32, shift uint8. Raises ValueError naming the layer, the channel and the figure.
     """
-    for field, tensor in (("weight", layer.weight), ("bias", layer.bias), ("shift", layer.shift)):
-        if not torch.equal(tensor.double(), torch.floor(tensor.double())):
-            raise ValueError(f"{name}.{field}: expected integers, got fractions")
-    largest = layer.weight.double().abs().max()  # in int8, abs(-128) is -128
-    if largest > WEIGHT_MAX:
-        raise ValueError(f"{name}.weight: expected |w| <= {WEIGHT_MAX}, got {largest:.0f}")
-    if layer.shift.min() < 0 or layer.shift.max() > 23:
-        raise ValueError(f"{name}.shift: expected 0..23, got {layer.shift.min():.0f}..{layer.shift.max():.0f}")
-    bound = accumulator_bound(layer.weight, layer.bias, layer.shift)
-    if bound.max() >= ACC_LIMIT:
-        n = int(bound.argmax())
-        raise ValueError(f"{name}: output channel {n} can reach {bound[n]:.0f}, the limit is {ACC_LIMIT}")
+    weight, bias, shift = (t.detach().cpu().numpy() for t in (layer.weight, layer.bias, layer.shift))
+    proof.prove(weight, bias, shift, name)
     return IntLayer(layer.weight.to(torch.int8), layer.bias.to(torch.int32), layer.shift.to(torch.uint8))

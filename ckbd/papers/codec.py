@@ -8,7 +8,7 @@ import torch
 
 from ckbd.api import Codec
 from ckbd.codec import container, machine
-from ckbd.model.file import find
+from ckbd.model.arrays import find
 from ckbd.papers import file
 from ckbd.papers.decoder import VariantDecoder
 from ckbd.papers.encoder import VariantEncoder

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ckbd import _rans
 from ckbd.codec import batches, container, inputs, machine
+from ckbd.codec.checks import check_fits, check_range, damage
 from ckbd.codec.container import FormatError, Stream
-from ckbd.codec.decoder import check_fits, check_range, damage
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
 from ckbd.codec.rendering import Renderer

@@ -11,12 +11,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ckbd.kernels import numerics
-from ckbd.model import entropy, quant
-from ckbd.model.file import expect, fill, identity, read_layers, read_tensors, write
+from ckbd.model import arrays, entropy, quant
+from ckbd.model.arrays import Arrays
+from ckbd.model.file import fill, gains_of, layers_of, write
 from ckbd.model.model import ExactLayers
 from ckbd.model.transforms import Analysis, Synthesis
 from ckbd.papers.context import Context, from_spec
@@ -113,42 +115,36 @@ def exact_shapes(c: VariantConfig) -> dict[str, tuple[int, ...]]:
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedVariant:
     """Read a model file and prove its bounds again. Raises ValueError naming the field, or FileNotFoundError."""
-    tensors, text = read_tensors(path, FORMAT)
+    read, text = arrays.read(path, FORMAT)
     try:
         c = VariantConfig(**json.loads(text))
     except (TypeError, ValueError) as error:
         raise ValueError(f"config: {error}") from error
     for name, wanted in context_tensors(c).items():
-        if not torch.equal(expect(tensors, name, torch.uint8, tuple(wanted.shape)), wanted):
+        if not np.array_equal(arrays.expect(read, name, "uint8", tuple(wanted.shape)), wanted.numpy()):
             raise ValueError(f"model file: {name} is not what the config says")
-    layers = read_layers(tensors, exact_shapes(c))
+    layers = layers_of(read, exact_shapes(c))
     with torch.device("meta"):
         g_a, h_a, g_s = transforms(c)
-    fill({"g_a": g_a, "h_a": h_a, "g_s": g_s}, tensors, device)
-    gains = [expect(tensors, name, torch.float32, (c.levels, c.M)).to(device) for name in ("log_gain", "log_ungain")]
-    tables = _tables(tensors, c.M if c.prior == "factorised" else c.Nz)
-    return LoadedVariant(c, identity(tensors), layers, tables, g_a, h_a, g_s, gains[0], gains[1])
+    fill({"g_a": g_a, "h_a": h_a, "g_s": g_s}, read, device)
+    gains = gains_of(read, (c.levels, c.M), device)
+    tables = _tables(read, c.M if c.prior == "factorised" else c.Nz)
+    return LoadedVariant(c, arrays.identity(read), layers, tables, g_a, h_a, g_s, gains[0], gains[1])
 
 
-def _tables(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
-    def columns(name: str) -> int:
-        return tensors[name].shape[-1] if name in tensors and tensors[name].dim() == 2 else 1
-
-    wanted = {
-        "table.y.freq": (torch.int16, (64, columns("table.y.freq"))),
-        "table.y.max": (torch.uint8, (64,)),
-        "table.z.freq": (torch.int16, (channels, columns("table.z.freq"))),
-        "table.z.low": (torch.int16, (channels,)),
-        "table.z.size": (torch.int16, (channels,)),
-        "table.m.cdf": (torch.int32, (8193,)),
-        "table.m.inverse": (torch.int32, (64,)),
-        "table.m.share": (torch.int32, (64,)),
-        "table.m.radius": (torch.int16, (64,)),
+def _tables(read: Arrays, channels: int) -> dict[str, Tensor]:
+    mixtures = {
+        "table.m.cdf": ("int32", (8193,)),
+        "table.m.inverse": ("int32", (64,)),
+        "table.m.share": ("int32", (64,)),
+        "table.m.radius": ("int16", (64,)),
     }
-    return {name: expect(tensors, name, dtype, shape) for name, (dtype, shape) in wanted.items()}
+    found = arrays.tables(read, channels)
+    found |= {name: arrays.expect(read, name, dtype, shape) for name, (dtype, shape) in mixtures.items()}
+    return {name: torch.from_numpy(table) for name, table in found.items()}
 
 
-def context_of(tensors: dict[str, Tensor]) -> Context:
+def context_of(tensors: Arrays) -> Context:
     """The context that a model file's tensors describe."""
     order = tensors["exact.context.order"].tolist()
     mask = tensors["exact.context.mask"].tolist()

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ckbd.kernels import numerics, products
 from ckbd.kernels.numerics import round_half_up
 from ckbd.model import entropy
-from ckbd.model.model import HIDDEN_FRAC, K_FRAC, Config, ExactLayers, first_gains, gain_at, hyper_map, lmbda_at
+from ckbd.model.config import Config
+from ckbd.model.model import HIDDEN_FRAC, K_FRAC, ExactLayers, first_gains, gain_at, hyper_map, lmbda_at, networks
 from ckbd.model.quant import QuantLinear
 from ckbd.model.transforms import Analysis, Synthesis
 from ckbd.papers import context
@@ -291,5 +292,5 @@ def transforms(c: VariantConfig) -> tuple[Analysis | MinnenAnalysis, nn.Module, 
             MinnenSynthesis(c.width, c.M),
         )
     else:
-        g_a, h_a, g_s = c.networks()
+        g_a, h_a, g_s = networks(c)
     return g_a, nn.Identity() if c.prior == "factorised" else h_a, g_s

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ckbd.codec import strips
 from ckbd.codec.machine import Each, in_turn
-from ckbd.codec.zone import SITES
+from ckbd.codec.zone.carriers import SITES
 from ckbd.kernels import numerics, reference
 from ckbd.model.model import ExactLayers, hyper_map
 from ckbd.papers import context, scan

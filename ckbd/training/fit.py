@@ -27,7 +27,7 @@ from ckbd.codec import image
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
 from ckbd.kernels import numerics
-from ckbd.model import entropy
+from ckbd.model import arrays, entropy
 from ckbd.model import file as modelfile
 from ckbd.training import data
 
@@ -228,9 +228,10 @@ def fit_file(encoder: Encoder, model: str, pictures: Iterable[np.ndarray], out: 
     if len(first) < least:
         raise ValueError(f"data: expected at least {least} pictures, got {len(first)}")
     result = fit(encoder.model.tables, *count(encoder, chain(first, pictures)))
-    tensors, config = modelfile.read_tensors(model, modelfile.FORMAT)
+    read, config = arrays.read(model, arrays.FORMAT)
+    tensors = {name: torch.from_numpy(array) for name, array in read.items()}
     with image.replacing(out) as temporary:
-        identity = modelfile.write(tensors | result.tables, temporary, modelfile.FORMAT, json.loads(config))
+        identity = modelfile.write(tensors | result.tables, temporary, arrays.FORMAT, json.loads(config))
         modelfile.load(temporary)
     return result, identity
 
@@ -258,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"out: expected a name in .safetensors in a folder that exists, got {args.out}")
         if args.pictures < 1:
             raise ValueError(f"pictures: expected at least 1, got {args.pictures}")
-        if modelfile.format_of(args.model) != modelfile.FORMAT:
+        if arrays.format_of(args.model) != arrays.FORMAT:
             raise ValueError(f"model {args.model!r}: only models of version 1 can be fitted, this is one of a recipe")
         encoder = api.load(args.model, device=args.device, threads=args.threads).encoder
         pictures = data.sample(args.data, args.pictures, SIDE, args.seed)

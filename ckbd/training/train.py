@@ -20,8 +20,9 @@ from pathlib import Path
 
 import torch
 
+from ckbd.model.config import Config
 from ckbd.model.file import save
-from ckbd.model.model import Checkerboard, Config, carried_gains
+from ckbd.model.model import Checkerboard, carried_gains
 from ckbd.model.transforms import channels_last
 from ckbd.training import steps
 from ckbd.training.data import Crops, DeviceCrops

@@ -5,6 +5,7 @@
 
 #include "ans/quantize.h"
 #include "bind/ans.h"
+#include "common/cpu.h"
 
 namespace ckbd_python {
 namespace {
@@ -19,8 +20,7 @@ const std::vector<const Quantizer*>& quantizers() {
   static const std::vector<const Quantizer*> found = [] {
     std::vector<const Quantizer*> usable = {&ckbd::ans::scalar_quantizer};
 #if CKBD_ANS_AVX2
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) usable.push_back(&ckbd::ans::avx2_quantizer);
+    if (ckbd::has_avx2()) usable.push_back(&ckbd::ans::avx2_quantizer);
 #endif
     return usable;
   }();

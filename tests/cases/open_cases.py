@@ -12,7 +12,7 @@ from rans_cases import TABLES, check_margins, room
 import ckbd
 from ckbd import _rans
 from ckbd._rans import crc32c
-from ckbd.codec import batches, container, decoder
+from ckbd.codec import batches, checks, container
 from ckbd.codec.container import FormatError, Header, Stream, pack, varint
 from ckbd.codec.tables import coder_tables
 from ckbd.kernels import numerics
@@ -39,7 +39,7 @@ class Chain:
         try:
             s = self.stream = container.parse(data, max_pixels)
             h, (down, across) = s.header, batches.patches(s.header.height, s.header.width)
-            decoder.check_fits(s, model, down * across, tables)
+            checks.check_fits(s, model, down * across, tables)
             kinds = {"lanes_log2": h.lanes_log2, "skip_max": h.skip_max, "tail": h.tail}
             self.coder = _rans.Decoder(tables, s.payload, **kinds)
         except FormatError as error:
@@ -52,7 +52,7 @@ class Chain:
             self.n_z, self.n_r = down * across * tables.channels, down * across * 8 * channels
 
     def fail(self, error):
-        found = decoder.damage(self.stream, error)
+        found = checks.damage(self.stream, error)
         self.error = found.field, found.offset, found.reason
 
     def step(self, name, limit, out, *args):
@@ -60,7 +60,7 @@ class Chain:
         if self.error is None:
             try:
                 getattr(self.coder, "z" if name == "z symbol" else "phase")(*args, out)
-                decoder.check_range([self.stream], out[None], name, limit)
+                checks.check_range([self.stream], out[None], name, limit)
             except FormatError as error:
                 self.error = error.field, error.offset, error.reason
             except _rans.StreamError as error:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ckbd.codec import image
+from ckbd.codec import image, tensors
 from ckbd.codec.image import Picture
 
 
@@ -32,34 +32,34 @@ def test_tensors_there_and_back():
         image.from_array(np.stack([every, every[::-1], every], 1)[None]),
         image.from_array(every[None]),
     ]
-    x = image.to_tensor(pictures)
+    x = tensors.to_tensor(pictures)
     assert x.shape == (2, 3, 1, 256) and x.dtype == torch.float32 and x.min() == 0 and x.max() == 1
-    for picture, again in zip(pictures, image.from_tensor(x, [False, True]), strict=True):
+    for picture, again in zip(pictures, tensors.from_tensor(x, [False, True]), strict=True):
         assert np.array_equal(picture.rgb, again.rgb) and picture.gray == again.gray
     with pytest.raises(ValueError, match="expected one size"):
-        image.to_tensor([pictures[0], image.from_array(every[:, None])])
+        tensors.to_tensor([pictures[0], image.from_array(every[:, None])])
 
 
 def test_tensors_are_clamped_rounded_and_averaged_to_gray():
     x = torch.tensor([-0.5, 1.5, 100.4 / 255]).view(1, 3, 1, 1)
-    assert image.from_tensor(x)[0].rgb.tolist() == [[[0, 255, 100]]]
-    (gray,) = image.from_tensor(x.clamp(0, 1), [True])
+    assert tensors.from_tensor(x)[0].rgb.tolist() == [[[0, 255, 100]]]
+    (gray,) = tensors.from_tensor(x.clamp(0, 1), [True])
     assert gray.gray and gray.rgb.tolist() == [[[118, 118, 118]]]  # (0 + 255 + 100.4) / 3 = 118.47
 
 
 def test_planes_are_put_where_they_and_the_pixels_overlap():
     rgb, planes = np.full((4, 5, 3), 7, np.uint8), torch.ones(3, 9, 2)
-    image.put(rgb[1:, 3:], planes)
+    tensors.put(rgb[1:, 3:], planes)
     assert (rgb[1:, 3:] == 255).all() and (rgb[0] == 7).all() and (rgb[:, :3] == 7).all()
-    image.put(rgb, torch.zeros(3, 1, 1))
+    tensors.put(rgb, torch.zeros(3, 1, 1))
     assert (rgb == 0).sum() == 3
-    image.put(rgb[:0], planes)
+    tensors.put(rgb[:0], planes)
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (64, 64), (65, 3)])
 def test_pad_repeats_the_last_row_and_column(height, width):
     x = torch.rand(2, 3, height, width)
-    padded = image.pad(x)
+    padded = tensors.pad(x)
     assert padded.shape[-2] % 64 == padded.shape[-1] % 64 == 0
     assert padded.shape[-2] - height < 64 and padded.shape[-1] - width < 64
     rows = torch.arange(padded.shape[-2]).clamp(max=height - 1)

@@ -7,9 +7,12 @@ from conftest import TINY, textured, tiny_model
 from torch import nn
 
 import ckbd
-from ckbd.codec import batches, image, strips, zone
+from ckbd.codec import batches, image, strips
 from ckbd.codec.machine import Team, in_turn
 from ckbd.codec.strips import Extent, extent
+from ckbd.codec.zone import carriers, integers
+from ckbd.kernels import reference
+from ckbd.model.model import ExactLayers
 from ckbd.model.transforms import Analysis, Block, Synthesis
 from ckbd.papers import file as variantfile
 from ckbd.papers.minnen import MinnenAnalysis, MinnenSynthesis
@@ -233,12 +236,15 @@ def test_strips_change_a_picture_by_rounding_only(request, kind, monkeypatch, he
     assert [p.rgb.shape for p in codec.decode_pictures(codec.encode(pictures))] == [(height, width, 3)] * 2
 
 
-def test_stripes_of_the_exact_zone_change_nothing(tiny, monkeypatch):
+@pytest.mark.parametrize("kind", [carriers, integers], ids=["carriers", "integers"])
+def test_stripes_of_the_exact_zone_change_nothing(tiny_path, monkeypatch, kind):
+    tiny = ckbd.load(tiny_path, backend="torch" if kind is carriers else "integers")
     pictures = [ckbd.Picture(textured(200, 330, seed)) for seed in (1, 2)]
     symbols, streams = tiny.encoder.symbols(pictures, [20, 80]), tiny.encode(pictures, [20, 80])
     latents = tiny.decode_latents(streams)
     for sites in (1, 50):
-        monkeypatch.setattr(zone, "SITES", sites)
+        monkeypatch.setattr(kind, "SITES", sites)
+        monkeypatch.setattr(integers, "ALONE", 0)
         for (z, phases), (want_z, want) in zip(tiny.encoder.symbols(pictures, [20, 80]), symbols, strict=True):
             assert np.array_equal(z, want_z)
             for pair, want_pair in zip(phases, want, strict=True):
@@ -249,13 +255,13 @@ def test_stripes_of_the_exact_zone_change_nothing(tiny, monkeypatch):
 def test_the_exact_zone_gathers_no_more_than_its_stripe(monkeypatch):
     """Columns of neighbours are the widest thing in the zone: twelve times M a site."""
     widest = []
-    real = zone.reference.context_columns
-    monkeypatch.setattr(zone.reference, "context_columns", lambda *a: widest.append(real(*a)) or widest[-1])
-    layers = zone.ExactLayers((n, layer) for n, layer in tiny_model().exact.integers().items())
-    made = zone.Carriers(layers, torch.device("cpu"), torch.float32)
+    real = reference.context_columns
+    monkeypatch.setattr(reference, "context_columns", lambda *a: widest.append(real(*a)) or widest[-1])
+    layers = ExactLayers((n, layer) for n, layer in tiny_model().exact.integers().items())
+    made = carriers.Carriers(layers, torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         state = made.begin(torch.zeros(1, 20, 10, TINY.Nz), torch.tensor([50]))
         for p in (0, 1):
             made.assemble(state, p, torch.zeros(made.phase(state, p).shape, dtype=torch.int16))
     assert len(widest) > 2
-    assert max(c.shape[1] * c.shape[2] for c in widest) <= zone.SITES
+    assert max(c.shape[1] * c.shape[2] for c in widest) <= carriers.SITES

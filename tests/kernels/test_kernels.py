@@ -10,6 +10,7 @@ from conftest import tiny_model
 from ckbd.kernels import products, reference
 from ckbd.kernels.numerics import compand
 from ckbd.model.model import hyper_features
+from ckbd.model.transforms import Block
 
 
 @pytest.mark.parametrize("parity", [0, 1])
@@ -130,6 +131,17 @@ def test_products_are_those_of_pytorch_whatever_the_library(monkeypatch):
             products.linear(a.double(), c.double()), exact.double()
         )
         assert products.linear(torch.zeros(0, 3), torch.zeros(2, 3)).shape == (0, 2)
+
+
+def test_products_of_a_network_in_mixed_precision():
+    """Under autocast what a convolution gives is bfloat16 and the next weights are not."""
+    torch.manual_seed(0)
+    block = Block(66)
+    x = torch.randn(1, 66, 5, 4)
+    want = block(x).detach()
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
+            assert torch.allclose(block(x).float(), want, atol=0.05)
 
 
 def two_phases(layers, z, quality, y_hat):

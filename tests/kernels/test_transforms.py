@@ -6,7 +6,7 @@ import pytest
 import torch
 import transform_cases as cases
 
-from ckbd.codec import image
+from ckbd.codec import tensors
 from ckbd.kernels import Lattice, transforms
 from ckbd.kernels.transforms import QUALITIES, Pictures, configs, pictures
 
@@ -40,7 +40,7 @@ def test_g_s_paints_what_the_network_gives(M, width, layout, parity):
             x_hat = g_s(y_hat(lattice, r, mean, n) * gain)
         rgb = x.numpy() if layout == "HWC" else x.permute(1, 2, 0).numpy()
         want = rgb.copy()
-        image.put(want, x_hat[0], album.pictures.gray[n])
+        tensors.put(want, x_hat[0], album.pictures.gray[n])
         assert abs(rgb.astype(int) - want).max() <= 1 and (rgb != want).mean() < 0.01
 
 

@@ -11,6 +11,7 @@ import torch
 from conftest import TINY, textured, tiny_model
 
 import ckbd
+from ckbd import loading
 from ckbd.codec import container
 from ckbd.evaluation.evaluate import EXCESS_BYTES, EXCESS_SHARE
 from ckbd.kernels import numerics, reference
@@ -287,3 +288,7 @@ def test_golden_streams_decode_to_their_latents(name, order):
     (latents,) = codec.decode_latents([data])
     assert hashlib.sha256(np.ascontiguousarray(latents).astype("<i2").tobytes()).hexdigest() == want["y_hat"]
     assert container.parse(data, version=container.TRACKS).header.tracks == want["tracks"]
+
+
+def test_the_loader_knows_the_format_of_variants():
+    assert variantfile.FORMAT == loading.VARIANT

@@ -83,7 +83,8 @@ def test_batches_one_after_the_other_in_the_same_memory(pretend, tiny, monkeypat
     """Larger and smaller ones by turns, with streams that fail between them."""
     d = tiny.decoder
     exact = zone.Kernels(d.model.layers, d.device, backend="torch")
-    made = Decoder(d.model, exact, d.tables, device=d.device, team=d.team, max_pixels=d.max_pixels)
+    options = {"device": d.device, "team": d.team, "max_pixels": d.max_pixels, "products": d.renderer.products}
+    made = Decoder(d.model, exact, d.tables, **options)
     codec = ckbd.Codec(tiny.encoder, made, d.team, d.device)
     codec._decoding.parallel = 1
     codec._decoding.lanes = lanes.Lanes(CPU, 0)

@@ -1,0 +1,54 @@
+"""The exact zone of a batch, step by step: z to psi, phase to (mean, k), residuals to y_hat.
+
+Three that are equal to the bit: Carriers runs ckbd.kernels.reference in floats that carry integers, on any device;
+Integers runs in eight bits on a CPU; Kernels runs ckbd.kernels, Triton on a GPU. make() chooses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ckbd.codec.machine import Each, alone, in_turn
+from ckbd.codec.zone.carriers import Carriers
+from ckbd.codec.zone.integers import Integers
+from ckbd.codec.zone.kernels import Kernels, KernelState
+from ckbd.codec.zone.steps import Zone
+from ckbd.kernels import products, twin
+from ckbd.kernels.ops import BACKENDS, BackendError, resolve
+from ckbd.model.model import ExactLayers
+
+__all__ = ["Carriers", "Integers", "KernelState", "Kernels", "Zone", "make"]
+
+
+def make(
+    layers: ExactLayers,
+    device: torch.device,
+    backend: str = "auto",
+    carrier: torch.dtype | None = None,
+    each: Each = in_turn,
+) -> Zone[Any]:
+    """The exact zone of proved layers on a device.
+
+    backend: "triton", "torch", "integers", or "auto": Triton on a GPU, integers on a CPU whose products are exact and
+    pay. carrier: float32 or float64, for "torch" (None: float32, on CUDA float64); it changes no result. each: the
+    threads of a CPU. Raises ValueError if the device cannot, or is not exact.
+    """
+    if backend not in (*BACKENDS, "integers"):
+        raise BackendError(f"backend: expected one of {', '.join((*BACKENDS, 'integers'))}, got {backend!r}")
+    if carrier is not None and backend == "integers":
+        raise ValueError("carrier: backend 'integers' computes in integers; backend 'torch' takes a carrier")
+    if backend == "integers" or (backend == "auto" and device.type == "cpu" and carrier is None):
+        with alone():
+            reason = Integers.refusal(layers, device)
+            if not reason and (backend == "integers" or products.gain(torch.uint8) > 1):
+                return Integers(layers, each)
+        if backend == "integers":
+            raise BackendError(f"backend 'integers': {reason}; backend 'torch' serves this device")
+        backend = "torch"
+    if resolve(backend, device) == "triton":
+        if carrier is not None:
+            raise ValueError("carrier: the Triton kernels compute in integers; backend 'torch' takes a carrier")
+        return Kernels(layers, device)
+    return Carriers(layers, device, carrier or twin.carrier(device), each)

@@ -1,0 +1,201 @@
+"""The exact zone of pictures of one size in integers, on a CPU: products by the library, what is between in C++."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ckbd import _passes
+from ckbd.codec.machine import Each, in_turn
+from ckbd.codec.strips import cuts
+from ckbd.codec.zone.layers import FAR, Dense, Far, Gathered, Scratch, Signed
+from ckbd.codec.zone.steps import Zone, quantise
+from ckbd.kernels import products
+from ckbd.kernels.network import taps
+from ckbd.kernels.numerics import IntLayer
+from ckbd.model.model import ExactLayers
+
+SITES = 384  # at a time: 1.2 MB of gathered neighbours with the default model's widths
+ALONE = 128  # sites that are not worth sharing
+
+
+@dataclass
+class IntegerState:
+    """psi: uint8 (2, rows, W/2, C_psi) of both halves; mean, r: int16 (2, rows, W/2, M), as far as they are known.
+    Rows are those of `count` pictures below one another.
+    """
+
+    count: int
+    psi: Tensor
+    mean: Tensor
+    r: Tensor
+    context: Signed | None = None
+    far: Far | None = None
+
+    @property
+    def height(self) -> int:
+        return self.psi.shape[1] // self.count
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a phase."""
+        return self.count, self.height, self.mean.shape[2], self.mean.shape[3]
+
+
+class Integers(Zone[IntegerState]):
+    ragged, most_side = False, None
+
+    @staticmethod
+    def refusal(layers: ExactLayers, device: torch.device) -> str:
+        """Why these layers cannot run so, or nothing."""
+        if device.type != "cpu":
+            return f"device {device}: it runs on a CPU only"
+        if not products.reach(_shapes(layers)):
+            return "this processor and this PyTorch have no exact products of eight bits"
+        return ""
+
+    def __init__(self, layers: ExactLayers, each: Each = in_turn, reach: int | None = None):
+        """reach: products.WIDE or NARROW, for what is signed (None: what this processor can)."""
+        self.each, self.scratch = each, Scratch()
+        self.reach = products.reach(_shapes(layers)) if reach is None else reach
+        layers = ExactLayers((name, layer.to("cpu", torch.int32)) for name, layer in layers.items())
+        first, hidden, output = layers.g_ep
+        self.M = len(output.weight) // 2
+        self.psi = layers["h_s.1"].weight.shape[0] // 4
+        self.h_s = self._h_s(layers["h_s.0"], signed=True), self._h_s(layers["h_s.1"], signed=False)
+        self.anchors = Dense(first, first.weight[:, : self.psi], first.bias[0])
+        around = [(dh, (1 + dw) >> 1, dw >> 1) for dh, dw in taps(5)]  # non-anchors of even rows are in odd columns
+        others = Dense(first, first.weight, first.bias[1])
+        self.others = Gathered(others, around, torch.full((self.M,), self.reach, dtype=torch.int32))
+        self.hidden, self.output = (Dense(one, one.weight, one.bias) for one in (hidden, output))
+
+    def _h_s(self, conv: IntLayer, signed: bool) -> Gathered:
+        """A sub-pixel convolution; its rows come by corner, as _passes.requantise wants them."""
+        N4, C = conv.weight.shape[:2]
+        order = torch.arange(N4).view(-1, 4).t().flatten()
+        weight = conv.weight[order].permute(0, 2, 3, 1).flatten(1)
+        dense = Dense(IntLayer(weight, conv.bias, conv.shift[order]), weight, conv.bias[order])
+        offset = torch.zeros(C, dtype=torch.int32)
+        offset[: C - 1] = self.reach if signed else 0  # the last of the signed ones is the quality, which is not
+        return Gathered(dense, [(u, v, v) for u in (-1, 0, 1) for v in (-1, 0, 1)], offset)
+
+    def begin(self, z: Tensor, quality: Tensor) -> IntegerState:
+        B, Hz, Wz, _ = z.shape
+        plane = quality.to(z.device).view(B, 1, 1).expand(B, Hz, Wz)
+        return self._begin(z.reshape(B * Hz, Wz, -1), plane.reshape(B * Hz, Wz), B)
+
+    def begin_rows(self, z: Tensor, quality: Tensor, sizes: Sequence[tuple[int, int]]) -> IntegerState:
+        Hz, Wz = sizes[0]
+        rows = len(sizes) * Hz
+        return self._begin(z.view(rows, Wz, -1), quality.view(rows, Wz), len(sizes))
+
+    def _begin(self, z: Tensor, quality: Tensor, count: int) -> IntegerState:
+        rows, width, _ = z.shape
+        f = self._signed(z, quality)
+        grown = torch.empty((2 * rows, 2 * width, len(self.h_s[0].bias) // 4), dtype=torch.uint8)
+        self._grow(self.h_s[0], f, rows // count, grown)
+        psi = torch.empty((2, 4 * rows, 2 * width, self.psi), dtype=torch.uint8)
+        self._grow(self.h_s[1], Signed(grown), 2 * rows // count, psi)
+        shape = 2, 4 * rows, 2 * width, self.M
+        mean, r = (torch.empty(shape, dtype=torch.int16) for _ in range(2))
+        return IntegerState(count, psi, mean, r)
+
+    def _signed(self, z: Tensor, quality: Tensor) -> Signed:
+        """z and the quality as a map."""
+        if self.reach == products.WIDE:
+            return Signed(torch.cat(((z + self.reach).to(torch.uint8), quality.to(torch.uint8)[..., None]), -1))
+        close = z.clamp(-self.reach, self.reach)
+        near = torch.cat(((close + self.reach).to(torch.uint8), quality.to(torch.uint8)[..., None]), -1)
+        far = torch.full(near.shape, FAR, dtype=torch.uint8)
+        far[..., :-1] = (z - close + FAR).to(torch.uint8)
+        return Signed(near, far, (far != FAR).flatten(0, 1).any(0))
+
+    def _grow(self, layer: Gathered, x: Signed, height: int, out: Tensor) -> None:
+        far = layer.far(x)
+
+        def stripe(rows: tuple[int, int]) -> None:
+            sums, bias = layer.sums(x, far, height, rows, self.scratch)
+            _passes.requantise(sums, bias, layer.dense.shift, out, rows=rows)
+
+        self.each(stripe, _stripes(*x.near.shape[:2]))
+
+    def phase(self, state: IntegerState, p: int) -> Tensor:
+        _, rows, width, M = state.mean.shape
+        k = torch.empty((rows, width, M), dtype=torch.uint8)
+        psi, mean = state.psi[p], state.mean[p]
+
+        def stripe(some: tuple[int, int]) -> None:
+            h = self._first(state, psi, some) if p else self._hidden(self.anchors, psi[slice(*some)].flatten(0, 1))
+            h = self._hidden(self.hidden, h)
+            sums = self.output.sums(h, self.scratch)
+            flat = (part[slice(*some)].flatten(0, 1) for part in (mean, k))
+            _passes.output(sums, self.output.bias, self.output.shift, *flat)
+
+        self.each(stripe, _stripes(rows, width))
+        return k.view(state.shape)
+
+    def _first(self, state: IntegerState, psi: Tensor, rows: tuple[int, int]) -> Tensor:
+        """The first layer of non-anchors."""
+        assert state.context is not None
+        plain = psi[slice(*rows)].flatten(0, 1)
+        sums, bias = self.others.sums(state.context, state.far, state.height, rows, self.scratch, plain)
+        h = torch.empty(sums.shape, dtype=torch.uint8)
+        _passes.requantise(sums, bias, self.others.dense.shift, h)
+        return h
+
+    def _hidden(self, layer: Dense, x: Tensor) -> Tensor:
+        sums = layer.sums(x, self.scratch)
+        h = torch.empty(sums.shape, dtype=torch.uint8)
+        _passes.requantise(sums, layer.bias, layer.shift, h)
+        return h
+
+    def quantise(self, state: IntegerState, p: int, y: Tensor) -> Tensor:
+        return quantise(y, state.mean[p].view(state.shape), _stripes(state.height, state.count * state.shape[2]), p)
+
+    def mean(self, state: IntegerState, p: int) -> Tensor:
+        return state.mean[p].view(state.shape).float()
+
+    def room(self, state: IntegerState, p: int) -> Tensor:
+        return state.r[p].view(-1)
+
+    def assemble(self, state: IntegerState, p: int, r: Tensor) -> None:
+        if r.data_ptr() != state.r[p].data_ptr():
+            state.r[p] = r.view(state.r[p].shape)
+        if p:
+            return
+        anchors, mean = state.r[0].flatten(0, 1), state.mean[0].flatten(0, 1)
+        near = torch.empty(anchors.shape, dtype=torch.uint8)
+        if self.reach == products.WIDE:
+            _passes.assemble(anchors, mean, near)
+            state.context = Signed(near.view(state.r[0].shape))
+            return
+        far, some = torch.empty_like(near), torch.zeros(self.M, dtype=torch.uint8)
+        _passes.assemble(anchors, mean, near, far, some)
+        state.context = Signed(near.view(state.r[0].shape), far.view(state.r[0].shape), some)
+        state.far = self.others.far(state.context)
+
+    def y_hat(self, state: IntegerState) -> Tensor:
+        B, H, half, M = state.shape
+        out = torch.empty((B * H, 2 * half, M))
+        self.each(lambda rows: _passes.merge(state.r, state.mean, H, rows, out), _stripes(B * H, half))
+        return out.view(B, H, 2 * half, M).permute(0, 3, 1, 2)
+
+    def latents(self, state: IntegerState) -> list[Tensor]:
+        return list(self.y_hat(state).split(1))
+
+
+def _shapes(layers: ExactLayers) -> list[tuple[int, int]]:
+    """(inputs, outputs) of every product."""
+    found = [(layer.weight[0].numel(), len(layer.weight)) for layer in layers.values()]
+    return [*found, (layers["h_s.1"].weight.shape[0] // 4, len(layers["first"].weight))]
+
+
+def _stripes(rows: int, width: int) -> list[tuple[int, int]]:
+    """(top, bottom) of stripes of about SITES sites; an even number, for two threads to end together."""
+    if rows * width <= ALONE:
+        return [(0, rows)]
+    count = -(-rows * width // SITES)
+    return cuts(rows, count + count % 2)

@@ -1,0 +1,90 @@
+"""From a stream to a picture, one at a time; the steps are those of ckbd.codec.decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ckbd import _passes, _rans
+from ckbd.codec import batches, checks, container, sections
+from ckbd.codec.container import Stream
+from ckbd.codec.image import Picture
+from ckbd.light import zone
+from ckbd.light.synthesis import Synthesis, shapes
+from ckbd.light.zone import Zone
+from ckbd.model import arrays
+from ckbd.model.config import Config, exact_shapes
+from ckbd.model.proof import ACT_MAX
+
+R_MAX, MEAN_STEP = 1023, 16  # docs/numerics.md, section 1
+
+
+class Decoder:
+    """A checkerboard model's decoder. Raises what ckbd.load raises for a model file, ValueError also where NumPy's
+    products are not exact.
+    """
+
+    def __init__(self, model: str | Path = "default", max_pixels: int = container.MAX_PIXELS):
+        if not zone.exact():
+            raise ValueError("NumPy's products in float32 are not exact here, streams would not decode")
+        read, text = arrays.read(model, arrays.FORMAT)
+        self.config = c = Config.from_json(text)
+        self.zone = Zone(arrays.layers(read, exact_shapes(c)))
+        self.g_s = Synthesis(arrays.weights(read, "g_s", shapes(c)), c)
+        self.log_ungain = arrays.expect(read, "log_ungain", "float32", (c.levels, c.M))
+        t = arrays.tables(read, c.Nz)
+        names = ("table.y.freq", "table.y.max", "table.z.freq", "table.z.low", "table.z.size")
+        self.tables = _rans.Tables(*(t[name] for name in names))
+        self.identity, self.max_pixels = arrays.identity(read), max_pixels
+
+    def decode(self, stream: bytes) -> Picture:
+        """A stream's picture. Raises FormatError."""
+        s = self._parse(stream)
+        h, y_hat = s.header, self._y_hat(s)
+        gain = np.exp(self._log_gain(h.quality2 / 2)).astype(np.float32)
+        rgb = self.g_s(y_hat / np.float32(MEAN_STEP) * gain, h.gray)
+        return sections.finished(s, np.ascontiguousarray(rgb[: h.height, : h.width]))
+
+    def latents(self, stream: bytes) -> np.ndarray:
+        """y_hat in 1/16 units, int16 (M, h, w), as ckbd.Codec.decode_latents gives it."""
+        return self._y_hat(self._parse(stream)).transpose(2, 0, 1).astype(np.int16)
+
+    def _parse(self, stream: bytes) -> Stream:
+        s = container.parse(stream, self.max_pixels)
+        height, width = batches.patches(s.header.height, s.header.width)
+        checks.check_fits(s, self.identity, height * width, self.tables)
+        return s
+
+    def _y_hat(self, s: Stream) -> np.ndarray:
+        """float32 (H, W, M), integers in 1/16 units."""
+        h = s.header
+        Hz, Wz = batches.patches(h.height, h.width)
+        try:
+            coder = _rans.Decoder(
+                self.tables, s.payload, lanes_log2=h.lanes_log2, skip_max=h.skip_max, tail=h.tail, phases=2
+            )
+        except _rans.StreamError as error:
+            raise checks.damage(s, error) from error
+        z = np.empty((Hz, Wz, self.config.Nz), np.int16)
+        checks.settle([s], _rans.z_batch([coder], [z.reshape(-1)], threads=1))
+        checks.check_range([s], z[None], "z symbol", ACT_MAX)
+        psi = self.zone.begin(z, h.quality2 >> 1)
+        r, mean = (np.empty((2, 4 * Hz, 2 * Wz, self.config.M), np.int16) for _ in range(2))
+        for p in (0, 1):  # the anchors from the hyperprior alone, then all the others from the anchors
+            mean[p], k = self.zone.phase(psi[p], (r[0], mean[0]) if p else None)
+            checks.settle([s], _rans.phase_batch([coder], [k.reshape(-1)], [r[p].reshape(-1)], threads=1))
+            checks.check_range([s], r[p][None], "residual", R_MAX)
+        try:
+            coder.finish()
+        except _rans.StreamError as error:
+            raise checks.damage(s, error) from error
+        y_hat = np.empty((4 * Hz, 4 * Wz, self.config.M), np.float32)
+        _passes.merge(r, mean, len(y_hat), (0, len(y_hat)), y_hat)
+        return y_hat
+
+    def _log_gain(self, quality: float) -> np.ndarray:
+        """As ckbd.model.model.gain_at, before its exponential."""
+        place = (quality - 1) / 99 * (len(self.log_ungain) - 1)
+        low = min(int(place), len(self.log_ungain) - 2)
+        return self.log_ungain[low] * (1 - (place - low)) + self.log_ungain[low + 1] * (place - low)

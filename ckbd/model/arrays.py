@@ -1,0 +1,128 @@
+"""A model file as arrays, checked, without torch: what every reader of it begins with."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ckbd.model import proof
+
+FORMAT = "ckbd-model-1"
+MODELS = Path(__file__).parent / "weights"
+ALIASES = {"default": "small"}
+
+Arrays = dict[str, np.ndarray]
+
+
+def find(model: str | Path) -> Path:
+    """The file of a model: a path, or a shipped model's name. Raises FileNotFoundError."""
+    path = Path(model)
+    if path.name == str(model) and path.suffix != ".safetensors":
+        path = MODELS / f"{ALIASES.get(path.name, path.name)}.safetensors"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in MODELS.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"model {str(model)!r}: no such file or shipped model (shipped: {shipped})")
+    return path
+
+
+def read(model: str | Path, format: str) -> tuple[Arrays, str]:
+    """(arrays, config as JSON text) of a model file; ValueError if it is none of that format."""
+    try:
+        with safe_open(str(find(model)), "np") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != format:
+                raise ValueError(f"model {str(model)!r}: expected format {format!r}, got {metadata.get('format')!r}")
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata.get("config", "")
+    except (SafetensorError, TypeError) as error:  # a TypeError is a dtype that numpy has not
+        raise ValueError(f"model {str(model)!r}: not a safetensors file of ours ({error})") from error
+
+
+def format_of(model: str | Path) -> str | None:
+    """What a model file says that it is; None if it says nothing, ValueError if it is no safetensors file."""
+    try:
+        with safe_open(str(find(model)), "np") as file:
+            return (file.metadata() or {}).get("format")
+    except SafetensorError as error:
+        raise ValueError(f"model {str(model)!r}: not a safetensors file ({error})") from error
+
+
+def identity(arrays: Arrays) -> bytes:
+    """The six bytes that name a model in a stream (docs/format.md, section 6): those named exact.* and table.*."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        if not name.startswith(("exact.", "table.")):
+            continue
+        array = np.ascontiguousarray(arrays[name])
+        if array.dtype.name not in ("int8", "uint8", "int16", "int32"):
+            raise ValueError(f"model file: tensor {name}: expected integers of at most 32 bits, got {array.dtype}")
+        digest.update(name.encode() + b"\0" + array.dtype.name.encode() + b"\0" + bytes([arrays[name].ndim]))
+        digest.update(struct.pack(f"<{arrays[name].ndim}I", *arrays[name].shape))
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.digest()[:6]
+
+
+def expect(arrays: Arrays, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The array of a name; ValueError, naming it, if it is missing, empty, not finite or of another kind."""
+    if name not in arrays:
+        raise ValueError(f"model file: tensor {name} is missing")
+    array = arrays[name]
+    if array.dtype.name != dtype or array.shape != shape:
+        raise ValueError(f"model file: tensor {name}: expected {dtype} {shape}, got {array.dtype} {array.shape}")
+    if not array.size:
+        raise ValueError(f"model file: tensor {name} is empty")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"model file: tensor {name} holds values that are not finite")
+    return array
+
+
+def layers(
+    arrays: Arrays, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(weight int8, bias int32, shift uint8) of the layers of these weight shapes, proved. Raises ValueError."""
+    found = {}
+    for name, shape in shapes.items():
+        bias = (2, shape[0]) if name == "first" else shape[:1]
+        layer = (
+            expect(arrays, f"exact.{name}.weight", "int8", shape),
+            expect(arrays, f"exact.{name}.bias", "int32", bias),
+            expect(arrays, f"exact.{name}.shift", "uint8", shape[:1]),
+        )
+        proof.prove(*layer, name)
+        found[name] = layer
+    return found
+
+
+def tables(arrays: Arrays, channels: int) -> Arrays:
+    """The coder's tables, those of z for so many channels. Raises ValueError naming the field."""
+
+    def columns(name: str) -> int:
+        """As many as their longest table has."""
+        return arrays[name].shape[-1] if name in arrays and arrays[name].ndim == 2 else 1
+
+    return {
+        "table.y.freq": expect(arrays, "table.y.freq", "int16", (64, columns("table.y.freq"))),
+        "table.y.max": expect(arrays, "table.y.max", "uint8", (64,)),
+        "table.z.freq": expect(arrays, "table.z.freq", "int16", (channels, columns("table.z.freq"))),
+        "table.z.low": expect(arrays, "table.z.low", "int16", (channels,)),
+        "table.z.size": expect(arrays, "table.z.size", "int16", (channels,)),
+    }
+
+
+def weights(arrays: Arrays, part: str, shapes: dict[str, tuple[int, ...]]) -> Arrays:
+    """float32 of a float network's weights, float16 or float32 in the file, by their names below `part`.
+
+    shapes: by the names in the file, all that there may be. Raises ValueError naming the field.
+    """
+    strangers = {name for name in arrays if name.startswith(f"{part}.")} - shapes.keys()
+    if strangers:
+        raise ValueError(f"model file: the config has no place for tensor {min(strangers)}")
+    found = {}
+    for name, shape in shapes.items():
+        half = name in arrays and arrays[name].dtype == np.float16
+        array = expect(arrays, name, "float16" if half else "float32", shape)
+        found[name.removeprefix(f"{part}.")] = array.astype(np.float32)
+    return found

@@ -1,0 +1,168 @@
+"""The decoder without torch: the latents and the errors of the other one, its pixels within one, and no torch."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import textured
+from PIL import Image
+
+import ckbd
+from ckbd.codec import container
+from ckbd.codec.container import FormatError, Stream
+from ckbd.kernels import numerics
+from ckbd.light import choice, decoder, zone
+from ckbd.light.decoder import Decoder
+from ckbd.model import proof
+
+SIZES = [(1, 1), (64, 64), (67, 50), (60, 300), (130, 65), (2, 700)]
+
+
+@pytest.fixture(scope="module")
+def light(tiny_path):
+    return Decoder(tiny_path)
+
+
+@pytest.fixture(scope="module")
+def streams(tiny):
+    """A stream of each size and of three qualities; some without colour, one with alpha and a profile."""
+    pictures = [ckbd.Picture(textured(h, w, i)) for i, (h, w) in enumerate(SIZES)]
+    pictures[2] = ckbd.Picture(np.repeat(pictures[2].rgb[..., :1], 3, axis=2), gray=True)
+    alpha = np.random.default_rng(0).integers(0, 256, SIZES[3]).astype(np.uint8)
+    pictures[3] = ckbd.Picture(pictures[3].rgb, alpha, icc=b"\0" * 16 + b"RGB " + b"\0" * 108)
+    return [s for q in (1, 50.5, 100) for s in tiny.encode(pictures, q)]
+
+
+def test_latents_are_the_same_to_the_bit_and_pixels_within_one(tiny_path, light, streams):
+    codec = ckbd.load(tiny_path, precision="float32")
+    for stream, want, latents in zip(
+        streams, codec.decode_pictures(streams), codec.decode_latents(streams), strict=True
+    ):
+        assert np.array_equal(light.latents(stream), latents) and latents.dtype == light.latents(stream).dtype
+        got = light.decode(stream)
+        assert got.rgb.shape == want.rgb.shape and got.gray == want.gray and got.icc == want.icc
+        assert np.abs(got.rgb.astype(int) - want.rgb).max() <= 1 and (got.rgb != want.rgb).mean() < 5e-3
+        assert (got.alpha is None) == (want.alpha is None)
+        assert got.alpha is None or np.array_equal(got.alpha, want.alpha)
+        assert not got.gray or (got.rgb == got.rgb[..., :1]).all()
+
+
+def test_stripes_change_nothing(light, streams, monkeypatch):
+    want = [light.latents(s) for s in streams]
+    for sites in (1, 33):
+        monkeypatch.setattr(zone, "STRIPE", sites)
+        assert all(np.array_equal(light.latents(s), w) for s, w in zip(streams, want, strict=True))
+
+
+@pytest.mark.parametrize("model", ["small", "base"])
+def test_the_shipped_models(model):
+    codec, picture = ckbd.load(model, precision="float32"), textured(150, 200)
+    (stream,) = codec.encode([picture], 60)
+    made = Decoder(model)
+    assert np.array_equal(made.latents(stream), codec.decode_latents([stream])[0])
+    assert np.abs(made.decode(stream).rgb.astype(int) - codec.decode_pictures([stream])[0].rgb).max() <= 1
+
+
+def outcome(decode, stream):
+    try:
+        decode(stream)
+    except FormatError as error:
+        return error.field, str(error)
+
+
+def test_damaged_streams_raise_what_the_other_decoder_raises(tiny, light, streams):
+    """Cut anywhere, or one byte changed, with the checksum put right where it would hide the rest."""
+    stream, found = streams[8], set()
+    s = container.parse(stream)
+    bad = [stream[:n] for n in range(0, len(stream), 7)] + [stream + b"x"]
+    for at in range(0, len(s.payload), 3):
+        payload = bytearray(s.payload)
+        payload[at] ^= 0x55
+        bad.append(container.pack(Stream(s.header, bytes(payload))))
+    for one in bad:
+        outcomes = [outcome(tiny.decode_pictures, [one]), outcome(light.decode, one)]
+        assert outcomes[0] == outcomes[1]
+        found.add(outcomes[0] and outcomes[0][0])
+    assert len(found - {None}) > 3
+
+
+def test_another_model_and_too_large_a_picture_are_refused(tiny_path, streams):
+    with pytest.raises(FormatError, match="made by model .*, this decoder has"):
+        Decoder("small").decode(streams[1])
+    with pytest.raises(FormatError, match="pixels"):
+        Decoder(tiny_path, max_pixels=100).decode(streams[1])
+
+
+def test_model_files_are_checked_as_ever(tmp_path, tiny_path):
+    with pytest.raises(FileNotFoundError, match="no such file or shipped model"):
+        Decoder("nobody")
+    (tmp_path / "m.safetensors").write_bytes(tiny_path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        Decoder(tmp_path / "m.safetensors")
+
+
+def test_numbers_are_those_of_numerics():
+    assert (decoder.R_MAX, decoder.MEAN_STEP, proof.ACT_MAX) == (numerics.R_MAX, numerics.MEAN_STEP, numerics.ACT_MAX)
+    assert numerics.WEIGHT_MAX == proof.WEIGHT_MAX
+
+
+def test_products_that_are_not_exact_are_found_out(monkeypatch, tiny_path):
+    assert zone.exact()
+    monkeypatch.setattr(zone.np, "array_equal", lambda a, b: False)
+    with pytest.raises(ValueError, match="NumPy's products in float32 are not exact here"):
+        Decoder(tiny_path)
+
+
+def test_it_serves_few_pictures_that_are_not_large(tiny, tiny_path, tmp_path, monkeypatch):
+    paths = []
+    for i, side in enumerate((64, 128)):
+        paths.append(tmp_path / f"{i}.ckbd")
+        paths[-1].write_bytes(tiny.encode([textured(side, side)])[0])
+    paths += [tmp_path / "none.ckbd", tmp_path / "damaged.ckbd"]
+    paths[-1].write_bytes(b"no stream")
+    assert not choice.serves(tiny_path, paths), "torch is here"
+    monkeypatch.delitem(sys.modules, "torch")
+    assert choice.serves(tiny_path, paths)
+    for name, most in (("ONE", 128 * 128), ("ALL", 64 * 64 + 128 * 128)):
+        with monkeypatch.context() as patch:
+            patch.setattr(choice, name, most)
+            assert choice.serves(tiny_path, paths)
+            patch.setattr(choice, name, most - 1)
+            assert not choice.serves(tiny_path, paths)
+    monkeypatch.setattr(choice.zone, "exact", lambda: False)
+    assert not choice.serves(tiny_path, paths)
+
+
+COMMAND = """
+import json, sys
+from ckbd import cli
+status = cli.main(sys.argv[1:])
+print(json.dumps([status, "torch" in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize(
+    "more, torch",
+    [
+        ([], False),
+        (["--precision", "float32"], False),
+        (["--precision", "bfloat16"], True),
+        (["--backend", "torch"], True),
+    ],
+)
+def test_the_command_needs_no_torch_for_a_few(tiny, tiny_path, tmp_path, more, torch, small_env):
+    (tmp_path / "in").mkdir()
+    for i in range(2):
+        (tmp_path / "in" / f"{i}.ckbd").write_bytes(tiny.encode([textured(70, 90, i)])[0])
+    (tmp_path / "in" / "bad.ckbd").write_bytes(b"nothing of ours")
+    arguments = ["decode", str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(tiny_path), *more]
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, env=small_env, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [1, torch], done.stderr
+    assert "bad.ckbd: magic" in done.stderr and len(done.stderr.splitlines()) == 1
+    for i in range(2):
+        with Image.open(tmp_path / "out" / f"{i}.png") as pil:
+            assert pil.size == (90, 70)
