@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench import compat_coder
 from bench.gpu.inputs import need_cuda
 from bench.rivals.compressai import build, calibrated, need_compressai, nested_bytes, shifted
-from ckbd.codec import tensors
+from ckbd.codec.networks import tensors
 
 # Registered name -> widths: those of the papers' lower rates, or the only ones there are.
 MODELS = {

@@ -32,7 +32,8 @@ from bench import exact as exact_zone
 from bench.common import load_pictures, machine, save, stages_of
 from bench.gpu import kernels
 from ckbd import _rans
-from ckbd.codec import container, image, tensors
+from ckbd.codec import container, image
+from ckbd.codec.networks import tensors
 from ckbd.model import entropy
 from ckbd.model.config import Config
 from ckbd.model.model import Checkerboard

@@ -26,7 +26,7 @@ from bench.gpu.inputs import backend_of, latents, need_cuda
 from ckbd.codec import image, zone
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
-from ckbd.codec.painting import Painter, Reader
+from ckbd.codec.networks.painting import Painter, Reader
 from ckbd.kernels import Lattice, transforms
 from ckbd.kernels.transforms import twin
 

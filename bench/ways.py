@@ -29,9 +29,10 @@ import torch
 
 import ckbd
 from bench.rivals.compressai import build, calibrated, import_compressai, nested_bytes, shifted
-from ckbd.codec import batches, image, machine, tensors
+from ckbd.codec import batches, image, machine
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
+from ckbd.codec.networks import tensors
 from ckbd.evaluation import rivals
 
 COMPRESSAI_BATCH = 16  # at most: it takes a batch's pictures one after the other where it codes

@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ckbd.codec import container, floats, image, machine, painting, zone
+from ckbd.codec import container, image, machine, zone
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
 from ckbd.codec.machine import Team
+from ckbd.codec.networks import floats, painting
 from ckbd.codec.tables import coder_tables
 from ckbd.model import file
 from ckbd.model.file import Networks

@@ -32,10 +32,10 @@ def load(
     pictures are refused, by FormatError before anything is allocated (on a CPU the default model takes about 25 bytes
     a pixel). backend: what computes the exact zone. "auto" is Triton on a GPU, and on a CPU "integers", products of
     eight bits, where the processor has them exact and they pay; "torch" is floats that carry integers, on any device.
-    It changes no latent of any stream. "triton" runs g_a and g_s in kernels too, in float16: pixels, and the symbols that an
-    encoder chooses, are then those of other roundings (docs/kernels.md). carrier: float32 or float64, what integers
-    travel in with backend "torch" (None: float32, on CUDA float64), where the device's arithmetic is probed; it
-    changes no result. precision: what g_a and g_s multiply in on a CPU, "float32", "bfloat16", or "auto", which is
+    It changes no latent of any stream. "triton" runs g_a and g_s in kernels too, in float16: pixels, and the symbols
+    that an encoder chooses, are then those of other roundings (docs/kernels.md). carrier: float32 or float64, what
+    integers travel in with backend "torch" (None: float32, on CUDA float64), where the device's arithmetic is probed;
+    it changes no result. precision: what g_a and g_s multiply in on a CPU, "float32", "bfloat16", or "auto", which is
     bfloat16 where it is measured to be quicker: pixels differ by less than 0.01 dB. ValueError if the device cannot,
     or is not exact.
 

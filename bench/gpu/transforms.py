@@ -26,7 +26,7 @@ from bench.gpu.inputs import backend_of, latents
 from bench.gpu.rows import COMPILED, MEMORY, Entries, Entry, watched
 from bench.rivals import transforms as rivals
 from ckbd import kernels
-from ckbd.codec.painting import Painter, Reader
+from ckbd.codec.networks.painting import Painter, Reader
 from ckbd.kernels import Config, Lattice, ops, transforms, tune
 from ckbd.kernels.transforms import Part, Pictures
 from ckbd.kernels.transforms.configs import LAYERS, candidates, gpu_of

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ckbd.codec import batches, tensors
+from ckbd.codec import batches
+from ckbd.codec.networks import tensors
 from ckbd.kernels.numerics import MEAN_STEP
 from ckbd.model.file import Loaded
 from ckbd.model.model import gain_at

@@ -22,8 +22,8 @@ from ckbd.codec import batches, checks, container, inputs, machine, zone
 from ckbd.codec.container import Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
-from ckbd.codec.painting import Painter, fits
-from ckbd.codec.rendering import Renderer
+from ckbd.codec.networks.painting import Painter, fits
+from ckbd.codec.networks.rendering import Renderer
 from ckbd.kernels import numerics
 from ckbd.model.file import Loaded
 

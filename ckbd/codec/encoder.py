@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, deadzone, floats, inputs, machine, sections, strips, zone
+from ckbd.codec import batches, container, deadzone, inputs, machine, sections, zone
 from ckbd.codec.container import Header, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
 from ckbd.codec.machine import Team
-from ckbd.codec.painting import Reader, fits, lattice_of
+from ckbd.codec.networks import floats, strips
+from ckbd.codec.networks.painting import Reader, fits, lattice_of
 from ckbd.kernels import numerics, reference
 from ckbd.model import entropy
 from ckbd.model.file import Loaded

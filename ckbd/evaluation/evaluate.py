@@ -17,8 +17,9 @@ import numpy as np
 from pytorch_msssim import ms_ssim
 from tqdm import tqdm
 
-from ckbd.codec import image, machine, tensors
+from ckbd.codec import image, machine
 from ckbd.codec.image import Picture
+from ckbd.codec.networks import tensors
 from ckbd.evaluation.rivals import RIVALS, decode, why_absent
 
 QUALITIES = (1, 8, 15, 25, 35, 45, 55, 65, 75, 85, 92, 100)

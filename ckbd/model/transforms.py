@@ -148,7 +148,7 @@ class Staged(Protocol):
     """A network that is a row of modules."""
 
     def stages(self) -> list[nn.Module]:
-        """The modules through which the input goes, in turn; ckbd.codec.strips runs them over strips of a picture."""
+        """The modules through which the input goes, in turn; ckbd.codec.networks.strips runs them over strips."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
 

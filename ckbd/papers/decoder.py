@@ -20,7 +20,7 @@ from ckbd.codec.checks import check_fits, check_range, damage
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
-from ckbd.codec.rendering import Renderer
+from ckbd.codec.networks.rendering import Renderer
 from ckbd.kernels import numerics
 from ckbd.papers import scan
 from ckbd.papers.file import LoadedVariant

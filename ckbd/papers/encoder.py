@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, inputs, machine, strips
+from ckbd.codec import batches, container, inputs, machine
 from ckbd.codec.container import Header, Stream
 from ckbd.codec.encoder import extra
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
 from ckbd.codec.machine import Team
+from ckbd.codec.networks import strips
 from ckbd.kernels import numerics
 from ckbd.model.model import gain_at
 from ckbd.papers import scan

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ckbd.codec import strips
 from ckbd.codec.machine import Each, in_turn
+from ckbd.codec.networks import strips
 from ckbd.codec.zone.carriers import SITES
 from ckbd.kernels import numerics, reference
 from ckbd.model.model import ExactLayers, hyper_map

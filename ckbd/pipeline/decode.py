@@ -20,8 +20,8 @@ from ckbd.codec import batches, container
 from ckbd.codec.container import FormatError
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.machine import Team
-from ckbd.codec.painting import Painter
-from ckbd.codec.rendering import Renderer
+from ckbd.codec.networks.painting import Painter
+from ckbd.codec.networks.rendering import Renderer
 from ckbd.kernels import tune
 from ckbd.model.transforms import channels_last
 from ckbd.pipeline import flow, sources, warm

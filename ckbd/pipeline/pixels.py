@@ -44,7 +44,7 @@ class Form:
 
     def pixels(self, x_hat: Tensor, gray: Sequence[bool]) -> Tensor:
         """x_hat, floating point (B, 3, H, W), in this dtype: clamped to [0, 1], the channels averaged where gray is
-        set, and rounded to 8 bits, as ckbd.codec.tensors.put does. What is uint8 is that already.
+        set, and rounded to 8 bits, as ckbd.codec.networks.tensors.put does. What is uint8 is that already.
         """
         if x_hat.dtype == torch.uint8:
             return x_hat if self.dtype == torch.uint8 else x_hat.float().div_(255).to(self.dtype)

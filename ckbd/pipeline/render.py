@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ckbd.codec import batches, strips
+from ckbd.codec import batches
 from ckbd.codec.container import Header
-from ckbd.codec.painting import Painter, fits
-from ckbd.codec.rendering import Renderer, Strip
+from ckbd.codec.networks import strips
+from ckbd.codec.networks.painting import Painter, fits
+from ckbd.codec.networks.rendering import Renderer, Strip
 from ckbd.codec.zone import Zone
 from ckbd.kernels.transforms import Pictures
 from ckbd.pipeline.lanes import Lane

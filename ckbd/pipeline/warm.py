@@ -10,7 +10,7 @@ import torch
 from ckbd.codec import batches
 from ckbd.codec.container import Header
 from ckbd.codec.decoder import Decoder
-from ckbd.codec.rendering import Renderer
+from ckbd.codec.networks.rendering import Renderer
 from ckbd.kernels.transforms import Pictures
 
 MOST = 1 << 15  # patches of the largest batch: what 256 pictures of 1024x2048 have

@@ -9,10 +9,11 @@ from conftest import textured
 from torch import nn
 
 import ckbd
-from ckbd.codec import floats, image, strips, tensors
-from ckbd.codec.floats import Mixed, Paint
+from ckbd.codec import image
 from ckbd.codec.machine import Team
-from ckbd.codec.strips import Extent, extent
+from ckbd.codec.networks import floats, strips, tensors
+from ckbd.codec.networks.floats import Mixed, Paint
+from ckbd.codec.networks.strips import Extent, extent
 from ckbd.kernels import products
 from ckbd.model.transforms import Block, Pixels, Pointwise, Synthesis
 

@@ -10,8 +10,9 @@ from children import forks, in_child
 from conftest import textured
 
 import ckbd
-from ckbd.codec import batches, machine, strips
+from ckbd.codec import batches, machine
 from ckbd.codec.machine import Team, alone, in_turn
+from ckbd.codec.networks import strips
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])

@@ -7,8 +7,9 @@ from conftest import SIZES, textured
 
 import ckbd
 from bench.synthesis import in_kernels
-from ckbd.codec import image, painting
-from ckbd.codec.painting import Painter
+from ckbd.codec import image
+from ckbd.codec.networks import painting
+from ckbd.codec.networks.painting import Painter
 from ckbd.kernels.lattice import MAX_SIDE
 from ckbd.pipeline import warm
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ckbd.codec import image, tensors
+from ckbd.codec import image
 from ckbd.codec.image import Picture
+from ckbd.codec.networks import tensors
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from conftest import TINY, textured, tiny_model
 from torch import nn
 
 import ckbd
-from ckbd.codec import batches, image, strips
+from ckbd.codec import batches, image
 from ckbd.codec.machine import Team, in_turn
-from ckbd.codec.strips import Extent, extent
+from ckbd.codec.networks import strips
+from ckbd.codec.networks.strips import Extent, extent
 from ckbd.codec.zone import carriers, integers
 from ckbd.kernels import reference
 from ckbd.model.model import ExactLayers

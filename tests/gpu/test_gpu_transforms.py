@@ -1,7 +1,7 @@
 """g_a and g_s in Triton on a GPU: near the CPU's twins, and what a picture gives depends on nothing but itself.
 
-Once these have passed, PASSED in ckbd.codec.painting makes the kernels the default. Those named test_small_... run
-under compute-sanitizer too.
+Once these have passed, PASSED in ckbd.codec.networks.painting makes the kernels the default. Those named
+test_small_... run under compute-sanitizer too.
 """
 
 import sys
@@ -14,7 +14,7 @@ import transform_cases as cases
 from conftest import SIZES, textured, tiny_model
 
 import ckbd
-from ckbd.codec import painting
+from ckbd.codec.networks import painting
 from ckbd.kernels import Lattice, transforms
 from ckbd.kernels.network import padded
 from ckbd.kernels.transforms import Pictures, configs

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transform_cases as cases
 
-from ckbd.codec import tensors
+from ckbd.codec.networks import tensors
 from ckbd.kernels import Lattice, transforms
 from ckbd.kernels.transforms import QUALITIES, Pictures, configs, pictures
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ckbd.codec.machine import Each, in_turn
-from ckbd.codec.strips import cuts
+from ckbd.codec.networks.strips import cuts
 from ckbd.codec.zone.steps import Zone, quantise
 from ckbd.kernels import numerics, reference
 from ckbd.model.model import ExactLayers, hyper_map

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ckbd import _passes
 from ckbd.codec.machine import Each, in_turn
-from ckbd.codec.strips import cuts
+from ckbd.codec.networks.strips import cuts
 from ckbd.codec.zone.layers import FAR, Dense, Far, Gathered, Scratch, Signed
 from ckbd.codec.zone.steps import Zone, quantise
 from ckbd.kernels import products

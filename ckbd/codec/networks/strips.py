@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ckbd.codec import tensors
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Each, in_turn
+from ckbd.codec.networks import tensors
 
 BAND = 1 << 16  # pixels, at the least, of what one thread does at a time
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ckbd import _passes
 from ckbd.codec.machine import alone
-from ckbd.codec.strips import Extent
+from ckbd.codec.networks.strips import Extent
 from ckbd.kernels import products
 from ckbd.model.transforms import Block, Pixels, Pointwise, Staged, bias_of
 

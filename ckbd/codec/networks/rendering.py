@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ckbd.codec import batches, floats, sections, strips, tensors
+from ckbd.codec import batches, sections
 from ckbd.codec.container import Header, Stream
-from ckbd.codec.floats import Paint
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Each, in_turn
+from ckbd.codec.networks import floats, strips, tensors
+from ckbd.codec.networks.floats import Paint
 from ckbd.kernels import numerics
 from ckbd.model.model import gain_at
 from ckbd.model.transforms import Staged
@@ -36,7 +37,7 @@ class Renderer:
         dtype: torch.dtype = torch.float32,
         products: torch.dtype = torch.float32,
     ):
-        """dtype: of the weights of g_s. products: what blocks of float32 multiply in on a CPU (ckbd.codec.floats)."""
+        """dtype: of the weights of g_s. products: what blocks of float32 multiply in on a CPU, in `floats`."""
         whole = device.type == "cpu" and dtype == torch.float32
         self.stages = floats.stages(g_s, products) if whole else g_s.stages()
         self.log_ungain, self.device = log_ungain, device
