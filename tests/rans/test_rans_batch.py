@@ -265,6 +265,7 @@ def test_batch_after_a_fork():
 def test_batch_after_a_fork_amid_batches():
     """The same while other threads hold what there is to be held."""
     stop, broken = threading.Event(), []
+    round_trip(3)  # imports what it needs: a lock of theirs that is held at a fork is nobody's in the child
 
     def work():
         try:

@@ -9,6 +9,7 @@ for values of about 1. Not for the exact zone, whose own stripes change nothing 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from ckbd.codec.image import Picture
 from ckbd.codec.machine import Each, in_turn
 from ckbd.codec.networks import tensors
 
+ROOM = 4  # rows before a strip, for those of the one before that a kernel reaches
 BAND = 1 << 16  # pixels, at the least, of what one thread does at a time
 
 
@@ -97,9 +99,10 @@ def through(
     x must be a multiple of what all the stages together bring down. bands: into how many parts a strip is cut that
     each() works on side by side; their number says what is computed, `each` only where.
     """
+    flow: Iterator[Strip] = (Strip(x, 0, dim) for x in strips)
     for chain in _chains(stages):
-        strips = _through(chain, strips, dim, bands, each)
-    return iter(strips)
+        flow = _through(chain, flow, dim, bands, each)
+    return (strip.rows for strip in flow)
 
 
 def bands_of(height: int, width: int, pixels: int) -> int:
@@ -190,11 +193,42 @@ def _chains(stages: Sequence[nn.Module]) -> list[_Chain]:
     return found
 
 
-def _through(chain: _Chain, strips: Iterable[Tensor], dim: int, bands: int, each: Each) -> Iterator[Tensor]:
+class Strip(NamedTuple):
+    """A strip, and `room` rows before it in the same memory, in which nothing is."""
+
+    whole: Tensor
+    room: int
+    dim: int
+
+    @property
+    def rows(self) -> Tensor:
+        return self.whole.narrow(self.dim, self.room, self.whole.shape[self.dim] - self.room)
+
+    def after(self, held: Tensor) -> Tensor:
+        """The rows that were held of the strip before, then this one, which stays where it is if there is room."""
+        n = held.shape[self.dim]
+        if n > self.room:
+            return torch.cat((held, self.rows), self.dim)
+        both = self.whole.narrow(self.dim, self.room - n, self.whole.shape[self.dim] - self.room + n)
+        both.narrow(self.dim, 0, n).copy_(held)
+        return both
+
+    @classmethod
+    def like(cls, part: Tensor, dim: int, length: int) -> Strip:
+        """Memory for a strip of so many rows as this part of it has."""
+        shape = list(part.shape)
+        shape[dim] = ROOM + length
+        format = (
+            torch.channels_last if part.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        )
+        return cls(torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=format), ROOM, dim)
+
+
+def _through(chain: _Chain, strips: Iterable[Strip], dim: int, bands: int, each: Each) -> Iterator[Strip]:
     reach, down, up = chain.extent
     held, start, done = None, 0, 0  # held begins at row start; what rows before done give is handed on
     for strip, last in _marked(strips):
-        held = strip if held is None else torch.cat((held, strip), dim)
+        held = strip.rows if held is None else strip.after(held)
         size = held.shape[dim] // down * down
         ready = start + size if last else max((start + size - reach) // down * down, done)
         if ready > done:
@@ -205,13 +239,13 @@ def _through(chain: _Chain, strips: Iterable[Tensor], dim: int, bands: int, each
             held, start, done = held.narrow(dim, first - start, held.shape[dim] - first + start), first, ready
 
 
-def _banded(chain: _Chain, x: Tensor, dim: int, start: int, end: int, bands: int, each: Each) -> Tensor:
+def _banded(chain: _Chain, x: Tensor, dim: int, start: int, end: int, bands: int, each: Each) -> Strip:
     """What the rows start to end of x give, both in units of chain.extent.down, in as many bands."""
     reach, down, up = chain.extent
     count = min(bands, end - start)
     into = None if chain.others else getattr(chain.first, "into", None)
     if count <= 1 and into is None:
-        return _part(chain, x, dim, start * up, (end - start) * up)
+        return Strip(_part(chain, x, dim, start * up, (end - start) * up), 0, dim)
 
     def window(rows: tuple[int, int]) -> tuple[Tensor, int, int, int]:
         """What the rows need, and where in it they are: x, dim, start, length of a stage's part()."""
@@ -220,12 +254,25 @@ def _banded(chain: _Chain, x: Tensor, dim: int, start: int, end: int, bands: int
         high = min(last * down + reach, x.shape[dim])
         return x.narrow(dim, low * down, high - low * down), dim, (first - low) * up, (last - first) * up
 
-    parts = cuts(end - start, count)
-    if into is None:
-        return torch.cat(each(lambda rows: _part(chain, *window(rows)), parts), dim)
-    out = torch.empty_like(x.narrow(dim, start, end - start), memory_format=torch.channels_last)
-    each(lambda rows: into(*window(rows), out.narrow(dim, rows[0], rows[1] - rows[0])), parts)
-    return out
+    made: list[Strip] = []
+    lock = threading.Lock()
+
+    def place(rows: tuple[int, int], part: Tensor) -> Tensor:
+        """Where in the strip some rows belong; the first part says what the strip is like."""
+        with lock:
+            if not made:
+                made.append(Strip.like(part, dim, (end - start) * up))
+        return made[0].rows.narrow(dim, rows[0] * up, (rows[1] - rows[0]) * up)
+
+    def band(rows: tuple[int, int]) -> None:
+        if into is not None:
+            into(*window(rows), place(rows, x))
+        else:
+            part = _part(chain, *window(rows))
+            place(rows, part).copy_(part)
+
+    each(band, cuts(end - start, count))
+    return made[0]
 
 
 def _part(chain: _Chain, x: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -241,7 +288,7 @@ def _part(chain: _Chain, x: Tensor, dim: int, start: int, length: int) -> Tensor
     return x
 
 
-def _marked(strips: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
+def _marked(strips: Iterable[Strip]) -> Iterator[tuple[Strip, bool]]:
     """Each strip, and whether it is the last."""
     strips = iter(strips)
     ahead = next(strips, None)
