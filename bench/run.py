@@ -27,7 +27,19 @@ import numpy as np
 import torch
 
 import ckbd
-from bench import batch, busy, coder, compat, compat_coder, contexts, effort, interpreter, products, synthesis
+from bench import (
+    batch,
+    busy,
+    coder,
+    compat,
+    compat_coder,
+    contexts,
+    effort,
+    interpreter,
+    precision,
+    products,
+    synthesis,
+)
 from bench import exact as exact_zone
 from bench.common import load_pictures, machine, save, stages_of
 from bench.gpu import kernels
@@ -174,6 +186,7 @@ CASES = {
     "interpreter": interpreter.interpreter,
     "products": products.products_case,
     "exact": exact_zone.exact,
+    "precision": precision.precision,
     "synthesis": synthesis.synthesis,
     "exact-cost": exact_cost,
     "overhead": overhead,

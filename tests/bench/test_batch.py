@@ -124,7 +124,9 @@ def test_the_interpreter_s_part_is_measured_without_networks(tiny_path, capsys):
 
 def test_products_are_checked_before_they_are_timed(tiny_path, monkeypatch):
     rows = products.products_case(arguments(tiny_path))
-    assert [r["impl"] for r in rows] == ["PyTorch", "ckbd"] * len(products.SHAPES)
+    ways = ["PyTorch", "ckbd"] + ["bfloat16"] * (products.products.gain(torch.bfloat16) > 0)
+    ways += ["eight bits"] * (products.products.reach([(64, 64)]) > 0)
+    assert [r["impl"] for r in rows] == ways * len(products.SHAPES)
     assert all(r["gops"] > 0 for r in rows)
     monkeypatch.setattr(products.products, "linear", lambda x, weight: x @ weight.T + 1)
     with pytest.raises(RuntimeError, match="products of integers differ"):
