@@ -84,8 +84,8 @@ def encode(args: argparse.Namespace) -> int:
 
 
 def decode(args: argparse.Namespace) -> int:
-    # NumPy's products are small here, and a library's threads would spin for each other; read when NumPy is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if "numpy" not in sys.modules:  # which reads it: products are small here, and threads would spin for each other
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from ckbd.codec import image
 
     jobs, missing = plan(args.inputs, args.out, lambda folder: image.find(folder, (".ckbd",)), ".png", image.SUFFIXES)

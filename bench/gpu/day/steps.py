@@ -16,7 +16,7 @@ from bench.gpu.day.read import Result
 
 PHASES = ("kernels/*.py",)
 KERNELS = (*PHASES, "kernels/transforms/*.py")
-CODEC = (*KERNELS, "ckbd/*.py", "ckbd/codec/*.py", "ckbd/pipeline/*.py", "ckbd/model/*.py", "csrc/*/*.*")
+CODEC = (*KERNELS, "ckbd/*.py", "ckbd/codec/**/*.py", "ckbd/pipeline/*.py", "ckbd/model/*.py", "csrc/*/*.*")
 G_S_BARS, PHASE_BARS = read.bar_names(read.PAINTER), read.bar_names(read.PHASE)
 VALIDATION = 75.0  # seconds of a training step that are no training: reading pictures, exporting, validating
 LEAST_TRAINING = 30.0  # seconds below which training is not begun
