@@ -174,7 +174,7 @@ class Decoder:
     @torch.inference_mode()
     def h_s(self, batch: Batch, z: np.ndarray) -> Any:
         """The hyper features, and with them the state that phase, assemble and y_hat take (device)."""
-        quality = torch.tensor([s.header.quality2 >> 1 for s in batch.streams])
+        quality = torch.tensor([s.header.quality2 >> 1 for s in batch.streams], device="cpu")
         return self.zone.begin(torch.from_numpy(z), quality)
 
     @torch.inference_mode()

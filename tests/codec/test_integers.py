@@ -171,6 +171,21 @@ def test_integers_are_for_a_cpu_and_take_no_carrier(tiny_path):
     assert isinstance(ckbd.load(tiny_path, carrier=torch.float32).decoder.zone, zone.Carriers)
 
 
+def test_the_callers_default_device_and_dtype_do_not_reach_decoding(tiny_path, monkeypatch):
+    codec = ckbd.load(tiny_path, backend="integers")
+    (stream,) = codec.encode([textured(70, 90)])
+    want, pixels = codec.decode_latents([stream])[0], codec.decode_pictures([stream])[0].rgb
+    monkeypatch.setattr(codec.decoder, "zone", Integers(codec.model.layers, reach=products.NARROW))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert np.array_equal(codec.decode_latents([stream])[0], want)
+            assert np.array_equal(codec.decode_pictures([stream])[0].rgb, pixels)
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_what_is_relied_on_of_the_private_product():
     """torch._int_mm takes uint8 times int8, the second transposed without a copy, and writes where it is told."""
     x, w = torch.arange(6, dtype=torch.uint8).view(2, 3), torch.tensor([[1, -2, 3], [-127, 127, 0]], dtype=torch.int8)

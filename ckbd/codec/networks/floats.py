@@ -80,7 +80,7 @@ class Mixed(nn.Module):
             one = one.contiguous()
             rows = (start, start + length) if dim == 2 else (0, one.shape[0])
             columns = (start, start + length) if dim == 3 else (0, one.shape[1])
-            mixed = torch.empty(to.shape, dtype=self.dtype)
+            mixed = torch.empty(to.shape, dtype=self.dtype, device=to.device)
             _passes.depthwise(one, *self.mix, (*rows, *columns), _bits(mixed))
             (expand, expand_bias), (reduce, reduce_bias) = self.products
             h = products.linear(mixed.flatten(0, 1), expand, expand_bias, 0.1)
@@ -114,7 +114,7 @@ class Paint:
 
     def __call__(self, x: Tensor) -> Tensor:
         B, _, h, w = x.shape
-        out = torch.empty((B, 8 * h, 8 * w, 3), dtype=torch.uint8)
+        out = torch.empty((B, 8 * h, 8 * w, 3), dtype=torch.uint8, device=x.device)
         for one, to, gray in zip(_sites(x), out, self.gray, strict=True):
             _passes.paint(products.linear(one.reshape(h * w, -1), self.weight, self.bias), to, gray=gray)
         return out.permute(0, 3, 1, 2)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ckbd import _passes
 from ckbd.codec.machine import Each, in_turn
 from ckbd.codec.networks.strips import cuts
-from ckbd.codec.zone.layers import FAR, Dense, Far, Gathered, Scratch, Signed
+from ckbd.codec.zone.layers import FAR, Dense, Far, Gathered, Scratch, Signed, empty
 from ckbd.codec.zone.steps import Zone, quantise
 from ckbd.kernels import products
 from ckbd.kernels.network import taps
@@ -69,16 +70,16 @@ class Integers(Zone[IntegerState]):
         self.anchors = Dense(first, first.weight[:, : self.psi], first.bias[0])
         around = [(dh, (1 + dw) >> 1, dw >> 1) for dh, dw in taps(5)]  # non-anchors of even rows are in odd columns
         others = Dense(first, first.weight, first.bias[1])
-        self.others = Gathered(others, around, torch.full((self.M,), self.reach, dtype=torch.int32))
+        self.others = Gathered(others, around, np.full(self.M, self.reach, np.int32))
         self.hidden, self.output = (Dense(one, one.weight, one.bias) for one in (hidden, output))
 
     def _h_s(self, conv: IntLayer, signed: bool) -> Gathered:
         """A sub-pixel convolution; its rows come by corner, as _passes.requantise wants them."""
         N4, C = conv.weight.shape[:2]
-        order = torch.arange(N4).view(-1, 4).t().flatten()
+        order = torch.from_numpy(np.arange(N4).reshape(-1, 4).T.ravel().copy())
         weight = conv.weight[order].permute(0, 2, 3, 1).flatten(1)
         dense = Dense(IntLayer(weight, conv.bias, conv.shift[order]), weight, conv.bias[order])
-        offset = torch.zeros(C, dtype=torch.int32)
+        offset = np.zeros(C, np.int32)
         offset[: C - 1] = self.reach if signed else 0  # the last of the signed ones is the quality, which is not
         return Gathered(dense, [(u, v, v) for u in (-1, 0, 1) for v in (-1, 0, 1)], offset)
 
@@ -95,12 +96,12 @@ class Integers(Zone[IntegerState]):
     def _begin(self, z: Tensor, quality: Tensor, count: int) -> IntegerState:
         rows, width, _ = z.shape
         f = self._signed(z, quality)
-        grown = torch.empty((2 * rows, 2 * width, len(self.h_s[0].bias) // 4), dtype=torch.uint8)
+        grown = empty((2 * rows, 2 * width, len(self.h_s[0].bias) // 4), torch.uint8)
         self._grow(self.h_s[0], f, rows // count, grown)
-        psi = torch.empty((2, 4 * rows, 2 * width, self.psi), dtype=torch.uint8)
+        psi = empty((2, 4 * rows, 2 * width, self.psi), torch.uint8)
         self._grow(self.h_s[1], Signed(grown), 2 * rows // count, psi)
         shape = 2, 4 * rows, 2 * width, self.M
-        mean, r = (torch.empty(shape, dtype=torch.int16) for _ in range(2))
+        mean, r = (empty(shape, torch.int16) for _ in range(2))
         return IntegerState(count, psi, mean, r)
 
     def _signed(self, z: Tensor, quality: Tensor) -> Signed:
@@ -109,7 +110,7 @@ class Integers(Zone[IntegerState]):
             return Signed(torch.cat(((z + self.reach).to(torch.uint8), quality.to(torch.uint8)[..., None]), -1))
         close = z.clamp(-self.reach, self.reach)
         near = torch.cat(((close + self.reach).to(torch.uint8), quality.to(torch.uint8)[..., None]), -1)
-        far = torch.full(near.shape, FAR, dtype=torch.uint8)
+        far = torch.full_like(near, FAR)
         far[..., :-1] = (z - close + FAR).to(torch.uint8)
         return Signed(near, far, (far != FAR).flatten(0, 1).any(0))
 
@@ -124,7 +125,7 @@ class Integers(Zone[IntegerState]):
 
     def phase(self, state: IntegerState, p: int) -> Tensor:
         _, rows, width, M = state.mean.shape
-        k = torch.empty((rows, width, M), dtype=torch.uint8)
+        k = empty((rows, width, M), torch.uint8)
         psi, mean = state.psi[p], state.mean[p]
 
         def stripe(some: tuple[int, int]) -> None:
@@ -142,13 +143,13 @@ class Integers(Zone[IntegerState]):
         assert state.context is not None
         plain = psi[slice(*rows)].flatten(0, 1)
         sums, bias = self.others.sums(state.context, state.far, state.height, rows, self.scratch, plain)
-        h = torch.empty(sums.shape, dtype=torch.uint8)
+        h = empty(sums.shape, torch.uint8)
         _passes.requantise(sums, bias, self.others.dense.shift, h)
         return h
 
     def _hidden(self, layer: Dense, x: Tensor) -> Tensor:
         sums = layer.sums(x, self.scratch)
-        h = torch.empty(sums.shape, dtype=torch.uint8)
+        h = empty(sums.shape, torch.uint8)
         _passes.requantise(sums, layer.bias, layer.shift, h)
         return h
 
@@ -167,19 +168,19 @@ class Integers(Zone[IntegerState]):
         if p:
             return
         anchors, mean = state.r[0].flatten(0, 1), state.mean[0].flatten(0, 1)
-        near = torch.empty(anchors.shape, dtype=torch.uint8)
+        near = empty(anchors.shape, torch.uint8)
         if self.reach == products.WIDE:
             _passes.assemble(anchors, mean, near)
             state.context = Signed(near.view(state.r[0].shape))
             return
-        far, some = torch.empty_like(near), torch.zeros(self.M, dtype=torch.uint8)
+        far, some = torch.empty_like(near), near.new_zeros(self.M)
         _passes.assemble(anchors, mean, near, far, some)
         state.context = Signed(near.view(state.r[0].shape), far.view(state.r[0].shape), some)
         state.far = self.others.far(state.context)
 
     def y_hat(self, state: IntegerState) -> Tensor:
         B, H, half, M = state.shape
-        out = torch.empty((B * H, 2 * half, M))
+        out = empty((B * H, 2 * half, M), torch.float32)
         self.each(lambda rows: _passes.merge(state.r, state.mean, H, rows, out), _stripes(B * H, half))
         return out.view(B, H, 2 * half, M).permute(0, 3, 1, 2)
 

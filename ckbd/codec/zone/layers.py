@@ -23,6 +23,11 @@ from ckbd.kernels.numerics import IntLayer
 FAR = 63  # what is beyond reach goes in shifted by this
 
 
+def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """torch.empty on the CPU, whatever device the caller has made the default."""
+    return torch.empty(tuple(shape), dtype=dtype, device="cpu")
+
+
 class Scratch(threading.local):
     """Memory of a thread that is used again: fresh pages cost time."""
 
@@ -34,7 +39,7 @@ class Scratch(threading.local):
         held = self.held.get(name)
         if held is None or held.numel() < count:
             with torch.inference_mode(False):  # also for calls outside of it
-                held = self.held[name] = torch.empty(count, dtype=dtype, device="cpu")
+                held = self.held[name] = empty((count,), dtype)
         return held[:count].view(shape)
 
 
@@ -73,14 +78,14 @@ class Dense:
 class Gathered:
     """A layer of neighbours: `plain` channels of the site itself, then every tap of a signed map."""
 
-    def __init__(self, layer: Dense, tap: Sequence[tuple[int, int, int]], offset: Tensor):
+    def __init__(self, layer: Dense, tap: Sequence[tuple[int, int, int]], offset: np.ndarray):
         """tap: rows down, and columns to the right in even and odd rows. offset: how far each channel is shifted."""
         N, K = layer.weight.shape
-        self.dense, self.taps, self.outside = layer, np.array(tap, np.int32), offset.to(torch.uint8).numpy()
+        self.dense, self.taps, self.outside = layer, np.array(tap, np.int32), offset.astype(np.uint8)
         self.plain = K - len(tap) * len(offset)
         self.by_tap = layer.weight[:, self.plain :].view(N, len(tap), len(offset))
         self.by_channel = self.by_tap.sum(1, dtype=torch.int32)
-        self.bias = layer.bias - (self.by_channel * offset).sum(1, dtype=torch.int32).numpy()
+        self.bias = layer.bias - (self.by_channel.numpy() * offset).sum(1, dtype=np.int32)
 
     def far(self, x: Signed) -> Far | None:
         """What of a map is beyond reach."""
