@@ -23,7 +23,7 @@ import ckbd
 from bench.common import load_pictures, save
 from bench.gpu.device import Clock
 from ckbd.codec import machine
-from ckbd.codec.zone import Carriers, Integers, Zone
+from ckbd.codec.zone import Carriers, Integers, Unserved, Zone
 from ckbd.kernels import products
 from ckbd.model.config import Config
 from ckbd.model.model import ExactLayers, ExactZone
@@ -78,8 +78,11 @@ def measure(images: Sequence[str], threads: int, runs: int) -> list[dict]:
             team = machine.Team(count)
             each = team.on(CPU)
             ways: dict[str, Zone] = {"carriers": Carriers(layers, CPU, torch.float32, each)}
-            if not Integers.refusal(layers, CPU):
-                ways[f"integers, {products.reach(shapes(layers))}"] = Integers(layers, each)
+            try:
+                made = Integers(layers, each)
+                ways[f"integers, {made.reach}"] = made
+            except Unserved as error:
+                print(f"{model}: {error}", file=sys.stderr)
             found = compare(ways, symbols, quality, runs)
             for impl, ms in found.items():
                 top = peaks["peak_float32" if impl == "carriers" else "peak_int8"] * count
@@ -126,10 +129,6 @@ def multiply_adds(layers: ExactLayers, sites: int) -> int:
     psi = layers["h_s.1"].weight.shape[0] // 4 * len(layers["first"].weight)
     both = of["hidden"] + of["output"]
     return sites * (of["h_s.0"] + 4 * of["h_s.1"] + 8 * (psi + both) + 8 * (of["first"] + both))
-
-
-def shapes(layers: ExactLayers) -> list[tuple[int, int]]:
-    return [(layer.weight[0].numel(), len(layer.weight)) for layer in layers.values()]
 
 
 def peak(dtype: torch.dtype) -> float:

@@ -1,4 +1,5 @@
-"""What lies between the matrix products of a CPU: ckbd.codec.zone.integers and ckbd.codec.floats are built on it.
+"""What lies between the matrix products of a CPU: ckbd.codec.zone.layers, ckbd.codec.networks.floats and ckbd.light
+are built on it.
 
 Arrays are contiguous: numpy arrays, anything else with the buffer protocol, and torch CPU tensors. They are read and
 written in place, with the GIL released; what is written must not overlap what is read. A wrong dtype, shape or value

@@ -29,7 +29,7 @@ def load(
 
     device: where the networks run. threads: how many CPU threads the codec may use, for the entropy coder and, on a
     CPU, for the networks; None: as many as PyTorch is set to, a setting that is never changed. max_pixels: larger
-    pictures are refused, by FormatError before anything is allocated (on a CPU the default model takes about 25 bytes
+    pictures are refused, by FormatError before anything is allocated (on a CPU the default model takes about 16 bytes
     a pixel). backend: what computes the exact zone. "auto" is Triton on a GPU, and on a CPU "integers", products of
     eight bits, where the processor has them exact and they pay; "torch" is floats that carry integers, on any device.
     It changes no latent of any stream. "triton" runs g_a and g_s in kernels too, in float16: pixels, and the symbols

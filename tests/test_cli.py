@@ -11,10 +11,11 @@ from conftest import textured
 from jpeg_codec import JpegCodec
 from PIL import Image
 
-from ckbd import cli, loading
+from ckbd import about, cli, loading
 from ckbd import target as targets
 from ckbd.codec import container
 from ckbd.codec.image import Picture, psnr
+from ckbd.kernels import products
 
 
 @pytest.fixture
@@ -378,5 +379,7 @@ def test_version_says_what_runs_here(capsys):
         cli.main(["--version"])
     out = capsys.readouterr().out
     assert end.value.code == 0 and out.startswith("ckbd 0.1.0, streams of version 1 and 2\n")
+    assert about.REACHES[products.reach([(3200, 256)])] in out
+    assert "inputs to 128" in about.REACHES[products.NARROW] and "every" in about.REACHES[products.WIDE]
     for what in ("PyTorch", "model base: ", "model small: ", "coder ", "products in eight bits ", "GPU: "):
         assert what in out

@@ -22,6 +22,8 @@ def serves(model: str | Path, streams: Iterable[Path]) -> bool:
         return False
     total = 0
     for path in streams:
+        if not path.is_file():  # a pipe can be read but once
+            return False
         size = _size(path)
         if size is None:
             continue  # which fails whoever decodes it

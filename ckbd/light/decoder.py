@@ -21,8 +21,8 @@ R_MAX, MEAN_STEP = 1023, 16  # docs/numerics.md, section 1
 
 
 class Decoder:
-    """A checkerboard model's decoder. Raises what ckbd.load raises for a model file, ValueError also where NumPy's
-    products are not exact.
+    """A checkerboard model's decoder. Raises what ckbd.load raises for what it reads of a model file, ValueError also
+    where NumPy's products are not exact.
     """
 
     def __init__(self, model: str | Path = "default", max_pixels: int = container.MAX_PIXELS):
@@ -42,8 +42,9 @@ class Decoder:
         """A stream's picture. Raises FormatError."""
         s = self._parse(stream)
         h, y_hat = s.header, self._y_hat(s)
-        gain = np.exp(self._log_gain(h.quality2 / 2)).astype(np.float32)
-        rgb = self.g_s(y_hat / np.float32(MEAN_STEP) * gain, h.gray)
+        with np.errstate(all="ignore"):  # a model's numbers may be beyond all use, and are black pixels then
+            gain = np.exp(self._log_gain(h.quality2 / 2)).astype(np.float32)
+            rgb = self.g_s(y_hat / np.float32(MEAN_STEP) * gain, h.gray)
         return sections.finished(s, np.ascontiguousarray(rgb[: h.height, : h.width]))
 
     def latents(self, stream: bytes) -> np.ndarray:

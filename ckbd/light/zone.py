@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ def _layer(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray) -> Layer:
     return Layer(weight.astype(np.float32), (bias + half).astype(np.int32), s)
 
 
+@lru_cache(maxsize=1)
 def exact() -> bool:
     """Whether NumPy's float32 products are exact up to 2^24 here: ckbd.kernels.reference.probe, asked of NumPy."""
     draw = np.random.default_rng(0)

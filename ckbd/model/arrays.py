@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -36,9 +37,16 @@ def read(model: str | Path, format: str) -> tuple[Arrays, str]:
             metadata = file.metadata() or {}
             if metadata.get("format") != format:
                 raise ValueError(f"model {str(model)!r}: expected format {format!r}, got {metadata.get('format')!r}")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata.get("config", "")
-    except (SafetensorError, TypeError) as error:  # a TypeError is a dtype that numpy has not
-        raise ValueError(f"model {str(model)!r}: not a safetensors file of ours ({error})") from error
+            return {name: _array(file, name) for name in file.keys()}, metadata.get("config", "")
+    except SafetensorError as error:
+        raise ValueError(f"model {str(model)!r}: not a safetensors file ({error})") from error
+
+
+def _array(file: Any, name: str) -> np.ndarray:
+    try:
+        return file.get_tensor(name)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"model file: tensor {name}: its dtype is none of NumPy's ({error})") from error
 
 
 def format_of(model: str | Path) -> str | None:

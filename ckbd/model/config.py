@@ -47,7 +47,7 @@ class Config:
         """The config of a JSON object with some or all of the fields; ValueError for anything else."""
         try:
             return cls(**json.loads(text))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"config: {error}") from error
 
 

@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder for the checkpoint and log; resumes if it has one")
     parser.add_argument("--export", metavar="FILE", help="write the integer model here at the end (.safetensors)")
     parser.add_argument(
-        "--config", metavar="FILE", help="JSON with fields of ckbd.model.model.Config (default: the default)"
+        "--config", metavar="FILE", help="JSON with fields of ckbd.model.config.Config (default: the default)"
     )
     parser.add_argument(
         "--init",

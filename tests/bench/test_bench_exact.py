@@ -8,7 +8,6 @@ from PIL import Image
 
 from bench import exact, run
 from ckbd.codec.zone import Integers
-from ckbd.kernels import products
 from ckbd.model.model import ExactZone
 
 
@@ -22,7 +21,7 @@ def pictures(tmp_path, tiny_path, monkeypatch):
 
 def test_rows_have_what_a_reader_needs(pictures, capsys):
     rows = exact.measure(pictures, 2, 3)
-    ways = ["carriers", f"integers, {products.reach(exact.shapes(ExactZone(TINY).integers()))}"]
+    ways = ["carriers", f"integers, {Integers(ExactZone(TINY).integers()).reach}"]
     assert [(r["threads"], r["impl"]) for r in rows] == [(n, way) for _ in range(2) for n in (1, 2) for way in ways]
     for r in rows:
         assert r["ms"] > 0 and r["share"] > 0 and (r["impl"] != "carriers" or r["ratio"] == 1)

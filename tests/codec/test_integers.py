@@ -104,7 +104,7 @@ def test_h_s_is_the_reference_to_the_bit(size, reach, extreme):
 @pytest.mark.parametrize("reach", REACHES, ids=str)
 def test_streams_and_latents_are_those_of_the_carriers(tiny_path, reach):
     plain, codec = (ckbd.load(tiny_path, backend=backend) for backend in ("torch", "integers"))
-    made = Integers(codec.model.layers, codec.team.on(CPU), reach)
+    made = Integers(codec.model.layers, codec.team.on(CPU), reach=reach)
     codec.decoder.zone = codec.encoder.zone = made
     pictures = [textured(200, 330, seed) for seed in (1, 2)] + [textured(5, 70)]
     for quality in (1, 60, 100):
@@ -133,6 +133,25 @@ def test_products_that_saturate_are_found_out_and_given_less(monkeypatch, tiny_p
     codec = ckbd.load(tiny_path, backend="integers")
     assert codec.decoder.zone.reach == products.NARROW
     assert np.array_equal(codec.decode_latents(stream)[0], want.decode_latents(stream)[0])
+
+
+def test_every_shape_and_number_of_rows_is_asked(monkeypatch):
+    """oneDNN has other code for other shapes: of one input and several outputs it writes nothing at all."""
+    real, good = torch._int_mm, products.reach([(33, 64), (64, 3)])
+    assert good and products.reach([(64, 3)]) == good
+    for bad in ((1, 33, 64), (16, 64, 3), (65, 33, 64)):
+
+        def wrong(x, w, bad=bad):
+            return real(x, w) + int((len(x), *w.shape) == bad)
+
+        monkeypatch.setattr(torch, "_int_mm", wrong)
+        assert products.reach([(33, 64), (64, 3)]) == 0, bad
+    monkeypatch.setattr(torch, "_int_mm", real)
+    if products.reach([(1, 3)]) == 0:
+        assert products.reach([(33, 64), (1, 3)]) == 0
+        layers = layers_of(cases.Widths(4, 1, 1, 1))
+        with pytest.raises(zone.Unserved, match="no exact products"):
+            Integers(layers)
 
 
 @pytest.mark.parametrize("shift", [1, 8])
@@ -165,7 +184,8 @@ def test_products_that_are_slower_are_for_who_asks(monkeypatch, tiny_path):
 
 
 def test_integers_are_for_a_cpu_and_take_no_carrier(tiny_path):
-    assert Integers.refusal(layers_of(WIDTHS[0]), torch.device("meta")) == "device meta: it runs on a CPU only"
+    with pytest.raises(zone.Unserved, match="device meta: integers run on a CPU only"):
+        Integers(layers_of(WIDTHS[0]), device=torch.device("meta"))
     with pytest.raises(ValueError, match="carrier: backend 'integers' computes in integers"):
         ckbd.load(tiny_path, backend="integers", carrier=torch.float32)
     assert isinstance(ckbd.load(tiny_path, carrier=torch.float32).decoder.zone, zone.Carriers)

@@ -77,6 +77,12 @@ def test_prove_counts_every_term_of_the_bound():
     prove(layer, "edge")
     with pytest.raises(ValueError, match="can reach 16777216"):
         prove(layer._replace(bias=layer.bias + 1), "edge")
+    for phase in (0, 1):  # either of two biases may be the larger one
+        both = torch.zeros(2, 1)
+        both[phase] = layer.bias
+        prove(layer._replace(bias=both), "edge")
+        with pytest.raises(ValueError, match="can reach 16777216"):
+            prove(layer._replace(bias=both + (both > 0)), "edge")
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.02, 1.0, 40.0])

@@ -290,5 +290,9 @@ def test_golden_streams_decode_to_their_latents(name, order):
     assert container.parse(data, version=container.TRACKS).header.tracks == want["tracks"]
 
 
-def test_the_loader_knows_the_format_of_variants():
+def test_the_loader_knows_the_format_of_variants(tmp_path):
     assert variantfile.FORMAT == loading.VARIANT
+    path = tmp_path / "v.safetensors"
+    variantfile.save(Variant(config()), path)
+    with pytest.raises(ValueError, match="a variant runs with precision float32 only"):
+        ckbd.load(path, precision="bfloat16")

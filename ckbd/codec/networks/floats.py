@@ -21,9 +21,7 @@ from ckbd.kernels import products
 from ckbd.model.transforms import Block, Pixels, Pointwise, Staged, bias_of
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-GAIN = (
-    1.3  # how many times as fast bfloat16 must be; where a processor has it, it is at least 1.9, elsewhere below 0.4
-)
+GAIN = 1.3  # how many times as fast bfloat16 must be: it is 1.9 or more where a processor has it, elsewhere below 0.4
 
 
 def dtype_of(precision: str, device: torch.device) -> torch.dtype:

@@ -99,7 +99,7 @@ def through(
     x must be a multiple of what all the stages together bring down. bands: into how many parts a strip is cut that
     each() works on side by side; their number says what is computed, `each` only where.
     """
-    flow: Iterator[Strip] = (Strip(x, 0, dim) for x in strips)
+    flow: Iterator[Roomy] = (Roomy(x, 0, dim) for x in strips)
     for chain in _chains(stages):
         flow = _through(chain, flow, dim, bands, each)
     return (strip.rows for strip in flow)
@@ -193,7 +193,7 @@ def _chains(stages: Sequence[nn.Module]) -> list[_Chain]:
     return found
 
 
-class Strip(NamedTuple):
+class Roomy(NamedTuple):
     """A strip, and `room` rows before it in the same memory, in which nothing is."""
 
     whole: Tensor
@@ -214,7 +214,7 @@ class Strip(NamedTuple):
         return both
 
     @classmethod
-    def like(cls, part: Tensor, dim: int, length: int) -> Strip:
+    def like(cls, part: Tensor, dim: int, length: int) -> Roomy:
         """Memory for a strip of so many rows as this part of it has."""
         shape = list(part.shape)
         shape[dim] = ROOM + length
@@ -224,7 +224,7 @@ class Strip(NamedTuple):
         return cls(torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=format), ROOM, dim)
 
 
-def _through(chain: _Chain, strips: Iterable[Strip], dim: int, bands: int, each: Each) -> Iterator[Strip]:
+def _through(chain: _Chain, strips: Iterable[Roomy], dim: int, bands: int, each: Each) -> Iterator[Roomy]:
     reach, down, up = chain.extent
     held, start, done = None, 0, 0  # held begins at row start; what rows before done give is handed on
     for strip, last in _marked(strips):
@@ -239,13 +239,13 @@ def _through(chain: _Chain, strips: Iterable[Strip], dim: int, bands: int, each:
             held, start, done = held.narrow(dim, first - start, held.shape[dim] - first + start), first, ready
 
 
-def _banded(chain: _Chain, x: Tensor, dim: int, start: int, end: int, bands: int, each: Each) -> Strip:
+def _banded(chain: _Chain, x: Tensor, dim: int, start: int, end: int, bands: int, each: Each) -> Roomy:
     """What the rows start to end of x give, both in units of chain.extent.down, in as many bands."""
     reach, down, up = chain.extent
     count = min(bands, end - start)
     into = None if chain.others else getattr(chain.first, "into", None)
     if count <= 1 and into is None:
-        return Strip(_part(chain, x, dim, start * up, (end - start) * up), 0, dim)
+        return Roomy(_part(chain, x, dim, start * up, (end - start) * up), 0, dim)
 
     def window(rows: tuple[int, int]) -> tuple[Tensor, int, int, int]:
         """What the rows need, and where in it they are: x, dim, start, length of a stage's part()."""
@@ -254,14 +254,14 @@ def _banded(chain: _Chain, x: Tensor, dim: int, start: int, end: int, bands: int
         high = min(last * down + reach, x.shape[dim])
         return x.narrow(dim, low * down, high - low * down), dim, (first - low) * up, (last - first) * up
 
-    made: list[Strip] = []
+    made: list[Roomy] = []
     lock = threading.Lock()
 
     def place(rows: tuple[int, int], part: Tensor) -> Tensor:
         """Where in the strip some rows belong; the first part says what the strip is like."""
         with lock:
             if not made:
-                made.append(Strip.like(part, dim, (end - start) * up))
+                made.append(Roomy.like(part, dim, (end - start) * up))
         return made[0].rows.narrow(dim, rows[0] * up, (rows[1] - rows[0]) * up)
 
     def band(rows: tuple[int, int]) -> None:
@@ -288,7 +288,7 @@ def _part(chain: _Chain, x: Tensor, dim: int, start: int, length: int) -> Tensor
     return x
 
 
-def _marked(strips: Iterable[Strip]) -> Iterator[tuple[Strip, bool]]:
+def _marked(strips: Iterable[Roomy]) -> Iterator[tuple[Roomy, bool]]:
     """Each strip, and whether it is the last."""
     strips = iter(strips)
     ahead = next(strips, None)

@@ -12,14 +12,14 @@ import torch
 
 from ckbd.codec.machine import Each, alone, in_turn
 from ckbd.codec.zone.carriers import Carriers
-from ckbd.codec.zone.integers import Integers
+from ckbd.codec.zone.integers import Integers, Unserved
 from ckbd.codec.zone.kernels import Kernels, KernelState
 from ckbd.codec.zone.steps import Zone
 from ckbd.kernels import products, twin
 from ckbd.kernels.ops import BACKENDS, BackendError, resolve
 from ckbd.model.model import ExactLayers
 
-__all__ = ["Carriers", "Integers", "KernelState", "Kernels", "Zone", "make"]
+__all__ = ["Carriers", "Integers", "KernelState", "Kernels", "Unserved", "Zone", "make"]
 
 
 def make(
@@ -41,11 +41,13 @@ def make(
         raise ValueError("carrier: backend 'integers' computes in integers; backend 'torch' takes a carrier")
     if backend == "integers" or (backend == "auto" and device.type == "cpu" and carrier is None):
         with alone():
-            reason = Integers.refusal(layers, device)
-            if not reason and (backend == "integers" or products.gain(torch.uint8) > 1):
-                return Integers(layers, each)
-        if backend == "integers":
-            raise BackendError(f"backend 'integers': {reason}; backend 'torch' serves this device")
+            try:
+                found = Integers(layers, each, device)
+                if backend == "integers" or products.gain(torch.uint8) > 1:
+                    return found
+            except Unserved as error:
+                if backend == "integers":
+                    raise BackendError(f"backend 'integers': {error}; 'torch' serves this device") from error
         backend = "torch"
     if resolve(backend, device) == "triton":
         if carrier is not None:

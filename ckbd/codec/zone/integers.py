@@ -21,6 +21,7 @@ from ckbd.model.model import ExactLayers
 
 SITES = 384  # at a time: 1.2 MB of gathered neighbours with the default model's widths
 ALONE = 128  # sites that are not worth sharing
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -46,22 +47,25 @@ class IntegerState:
         return self.count, self.height, self.mean.shape[2], self.mean.shape[3]
 
 
+class Unserved(ValueError):
+    """This device or processor cannot run these layers in integers; the message says why."""
+
+
 class Integers(Zone[IntegerState]):
     ragged, most_side = False, None
 
-    @staticmethod
-    def refusal(layers: ExactLayers, device: torch.device) -> str:
-        """Why these layers cannot run so, or nothing."""
-        if device.type != "cpu":
-            return f"device {device}: it runs on a CPU only"
-        if not products.reach(_shapes(layers)):
-            return "this processor and this PyTorch have no exact products of eight bits"
-        return ""
-
-    def __init__(self, layers: ExactLayers, each: Each = in_turn, reach: int | None = None):
-        """reach: products.WIDE or NARROW, for what is signed (None: what this processor can)."""
+    def __init__(
+        self, layers: ExactLayers, each: Each = in_turn, device: torch.device = CPU, reach: int | None = None
+    ):
+        """reach: products.WIDE or NARROW, for what is signed (None: what this processor can). Raises Unserved where
+        the products of these layers are not exact.
+        """
         self.each, self.scratch = each, Scratch()
+        if device.type != "cpu":
+            raise Unserved(f"device {device}: integers run on a CPU only")
         self.reach = products.reach(_shapes(layers)) if reach is None else reach
+        if not self.reach:
+            raise Unserved("this processor and this PyTorch have no exact products of eight bits")
         layers = ExactLayers((name, layer.to("cpu", torch.int32)) for name, layer in layers.items())
         first, hidden, output = layers.g_ep
         self.M = len(output.weight) // 2
