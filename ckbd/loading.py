@@ -29,7 +29,7 @@ def load(
 
     device: where the networks run. threads: how many CPU threads the codec may use, for the entropy coder and, on a
     CPU, for the networks; None: as many as PyTorch is set to, a setting that is never changed. max_pixels: larger
-    pictures are refused, by FormatError before anything is allocated (on a CPU the default model takes about 16 bytes
+    pictures are refused, by FormatError before anything is allocated (on a CPU the default model takes about 20 bytes
     a pixel). backend: what computes the exact zone. "auto" is Triton on a GPU, and on a CPU "integers", products of
     eight bits, where the processor has them exact and they pay; "torch" is floats that carry integers, on any device.
     It changes no latent of any stream. "triton" runs g_a and g_s in kernels too, in float16: pixels, and the symbols
@@ -44,37 +44,21 @@ def load(
     """
     arguments: dict[str, Any] = {"device": device, "threads": threads, "max_pixels": max_pixels}
     arguments |= {"carrier": carrier, "backend": backend, "precision": precision}
-    codec = _load(model, **arguments)
+    codec = _load(model, arguments)
     codec.origin = load, {"model": model, **arguments}
     return codec
 
 
-def _load(
-    model: str | Path,
-    *,
-    device: Any,
-    threads: int | None,
-    max_pixels: int,
-    carrier: torch.dtype | None,
-    backend: str,
-    precision: str,
-) -> Codec:
+def _load(model: str | Path, arguments: dict[str, Any]) -> Codec:
+    carrier, backend, precision = (arguments[name] for name in ("carrier", "backend", "precision"))
     if carrier not in (None, torch.float32, torch.float64):
         raise ValueError(f"carrier: expected torch.float32 or torch.float64, got {carrier}")
     if arrays.format_of(model) != VARIANT:
-        return api.load(
-            model,
-            device=device,
-            threads=threads,
-            max_pixels=max_pixels,
-            carrier=carrier,
-            backend=backend,
-            precision=precision,
-        )
+        return api.load(model, **arguments)
     from ckbd.papers import codec as papers
 
     if precision not in ("auto", "float32"):
         raise ValueError(f"model {str(model)!r}: a variant runs with precision float32 only")
     if backend not in ("auto", "torch") or carrier not in (None, torch.float32):
         raise ValueError(f"model {str(model)!r}: a variant runs with backend 'torch' and carrier float32 only")
-    return papers.load(model, device=device, threads=threads, max_pixels=max_pixels)
+    return papers.load(model, **{name: arguments[name] for name in ("device", "threads", "max_pixels")})

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, checks, container, inputs, machine, zone
+from ckbd.codec import batches, checks, container, inputs, machine, payload, zone
 from ckbd.codec.container import Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
 from ckbd.codec.networks.painting import Painter, fits
 from ckbd.codec.networks.rendering import Renderer
-from ckbd.kernels import numerics
 from ckbd.model.file import Loaded
 
 T = TypeVar("T")
@@ -149,26 +148,12 @@ class Decoder:
 
     def open(self, streams: list[Stream]) -> Batch:
         """Coders at the first symbols of their payloads (CPU); streams have one padded size."""
-        coders = []
-        for s in streams:
-            h = s.header
-            try:
-                coders.append(
-                    _rans.Decoder(
-                        self.tables, s.payload, lanes_log2=h.lanes_log2, skip_max=h.skip_max, tail=h.tail, phases=2
-                    )
-                )
-            except _rans.StreamError as error:
-                raise checks.damage(s, error) from error
-        return Batch(streams, coders)
+        return Batch(streams, payload.coders(streams, self.tables))
 
     def z(self, batch: Batch, out: np.ndarray | None = None) -> np.ndarray:
         """z's symbols, int16 (B, Hz, Wz, Nz) (CPU). out: where to put them."""
         out = np.empty((len(batch.streams), *batch.sites, self.model.config.Nz), np.int16) if out is None else out
-        checks.settle(
-            batch.streams, _rans.z_batch(batch.coders, [one.reshape(-1) for one in out], threads=self.coder_threads)
-        )
-        checks.check_range(batch.streams, out, "z symbol", numerics.ACT_MAX)
+        payload.z(batch.streams, batch.coders, out, self.coder_threads)
         return out
 
     @torch.inference_mode()
@@ -185,9 +170,7 @@ class Decoder:
     def residuals(self, batch: Batch, k: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The next phase's symbols, int16 (B, h, w/2, M), from their tables (CPU). out: where to put them."""
         out = np.empty(k.shape, np.int16) if out is None else out
-        ks, rs = ([one.reshape(-1) for one in array] for array in (k, out))
-        checks.settle(batch.streams, _rans.phase_batch(batch.coders, ks, rs, threads=self.coder_threads))
-        checks.check_range(batch.streams, out, "residual", numerics.R_MAX)
+        payload.residuals(batch.streams, batch.coders, k, out, self.coder_threads)
         return out
 
     @torch.inference_mode()
@@ -197,11 +180,7 @@ class Decoder:
 
     def finish(self, batch: Batch) -> None:
         """After phase 1: nothing is left of any payload (CPU)."""
-        for s, coder in zip(batch.streams, batch.coders, strict=True):
-            try:
-                coder.finish()
-            except _rans.StreamError as error:
-                raise checks.damage(s, error) from error
+        payload.finish(batch.streams, batch.coders)
 
     @torch.inference_mode()
     def y_hat(self, state: Any) -> Tensor:

@@ -68,8 +68,7 @@ def metrics(a: np.ndarray, b: np.ndarray) -> tuple[float, float | None]:
     decibel = image.psnr(a, b)
     if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
         return decibel, None
-    x, x_hat = tensors.to_tensor([Picture(a)]), tensors.to_tensor([Picture(b)])
-    return decibel, ms_ssim(x, x_hat, data_range=1.0).item()
+    return decibel, ms_ssim(*(tensors.to_tensor([Picture(one)]) for one in (a, b)), data_range=1.0).item()
 
 
 def decibels(curve: Curve, metric: str) -> list[float | None]:

@@ -27,16 +27,7 @@ const std::vector<const Quantizer*>& quantizers() {
   return found;
 }
 
-const Quantizer& quantizer_for(const py::object& isa) {
-  if (isa.is_none()) return *quantizers().back();
-  const std::string name = py::str(isa);
-  std::string names;
-  for (const Quantizer* one : quantizers()) {
-    if (name == one->name) return *one;
-    names += (names.empty() ? "" : ", ") + std::string(one->name);
-  }
-  refuse("isa", "one that this machine has (" + names + ")", "'" + name + "'");
-}
+const Quantizer& quantizer_for(const py::object& isa) { return named_isa(quantizers(), isa); }
 
 // `sorted`: the table but for its last entry, put in order. What is no number is no border that a scale could be at or
 // below, so all are above it.
@@ -94,11 +85,7 @@ void bind_ans_quantize(py::module_& m) {
         py::kw_only(), py::arg("isa") = py::none());
   m.def("symbols_of", &symbols_of, py::arg("x"), py::arg("means"), py::arg("out"), py::kw_only(),
         py::arg("isa") = py::none());
-  m.def("isas", [] {
-    py::tuple names(quantizers().size());
-    for (size_t i = 0; i < names.size(); ++i) names[i] = quantizers()[i]->name;
-    return names;
-  });
+  m.def("isas", [] { return isa_names(quantizers()); });
 }
 
 }  // namespace ckbd_python

@@ -40,6 +40,26 @@ class Memory {
   std::vector<Part> parts_;
 };
 
+// The one of `all`, slowest first, that `isa` names; the last if it is None.
+template <class Kind>
+const Kind& named_isa(const std::vector<const Kind*>& all, const py::object& isa) {
+  if (isa.is_none()) return *all.back();
+  const std::string name = py::str(isa);
+  std::string names;
+  for (const Kind* one : all) {
+    if (name == one->name) return *one;
+    names += (names.empty() ? "" : ", ") + std::string(one->name);
+  }
+  refuse("isa", "one that this machine has (" + names + ")", "'" + name + "'");
+}
+
+template <class Kind>
+py::tuple isa_names(const std::vector<const Kind*>& all) {
+  py::tuple names(all.size());
+  for (size_t i = 0; i < names.size(); ++i) names[i] = all[i]->name;
+  return names;
+}
+
 // What is too little to be worth waking threads for: some 10 us.
 constexpr size_t kSmall = size_t{1} << 16;
 

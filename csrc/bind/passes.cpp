@@ -28,16 +28,7 @@ const std::vector<const Passes*>& all_passes() {
   return found;
 }
 
-const Passes& passes_for(const py::object& isa) {
-  if (isa.is_none()) return *all_passes().back();
-  const std::string name = py::str(isa);
-  std::string names;
-  for (const Passes* one : all_passes()) {
-    if (name == one->name) return *one;
-    names += (names.empty() ? "" : ", ") + std::string(one->name);
-  }
-  refuse("isa", "one that this machine has (" + names + ")", "'" + name + "'");
-}
+const Passes& passes_for(const py::object& isa) { return named_isa(all_passes(), isa); }
 
 size_t size_at(const Array<const uint8_t>& array, int d) { return static_cast<size_t>(array.view->shape[d]); }
 
@@ -263,9 +254,5 @@ PYBIND11_MODULE(_passes, m) {
   m.def("add", &add, py::arg("x"), py::arg("more"), py::arg("out"), py::kw_only(), py::arg("isa") = py::none());
   m.def("paint", &paint, py::arg("squares"), py::arg("out"), py::kw_only(), py::arg("gray") = false,
         py::arg("isa") = py::none());
-  m.def("isas", [] {
-    py::tuple names(all_passes().size());
-    for (size_t i = 0; i < names.size(); ++i) names[i] = all_passes()[i]->name;
-    return names;
-  });
+  m.def("isas", [] { return isa_names(all_passes()); });
 }

@@ -88,9 +88,5 @@ PYBIND11_MODULE(_rans, m) {
   bind_tracks(m);
   m.def("crc32c", &crc32c, py::arg("data"), py::arg("value") = 0, py::kw_only(), py::arg("isa") = py::none());
   m.def("isa", [] { return ckbd::coders().back()->name; });
-  m.def("isas", [] {
-    py::tuple names(ckbd::coders().size());
-    for (size_t i = 0; i < names.size(); ++i) names[i] = ckbd::coders()[i]->name;
-    return names;
-  });
+  m.def("isas", [] { return isa_names(ckbd::coders()); });
 }

@@ -101,9 +101,8 @@ All phases_of(const std::string& name, const py::handle& given, bool writable) {
 }
 
 inline const ckbd::Coder& coder_for(const py::object& isa) {
-  if (isa.is_none()) return *ckbd::coders().back();
-  if (!py::isinstance<py::str>(isa)) refuse("isa", "a str or None", type_name(isa));
-  return ckbd::coder_named(isa.cast<std::string>());
+  if (!isa.is_none() && !py::isinstance<py::str>(isa)) refuse("isa", "a str or None", type_name(isa));
+  return named_isa(ckbd::coders(), isa);
 }
 
 }  // namespace ckbd_python

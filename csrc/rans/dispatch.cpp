@@ -1,7 +1,5 @@
 #include "rans/dispatch.h"
 
-#include <stdexcept>
-
 #include "common/cpu.h"
 #include "rans/isa.h"
 
@@ -17,15 +15,6 @@ const std::vector<const Coder*>& coders() {
     return usable;
   }();
   return found;
-}
-
-const Coder& coder_named(const std::string& name) {
-  std::string names;
-  for (const Coder* coder : coders()) {
-    if (name == coder->name) return *coder;
-    names += (names.empty() ? "" : ", ") + std::string(coder->name);
-  }
-  throw std::invalid_argument("isa: expected one that this machine has (" + names + "), got '" + name + "'");
 }
 
 }  // namespace ckbd

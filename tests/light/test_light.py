@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import ckbd
-from ckbd.codec import container
+from ckbd.codec import container, payload
 from ckbd.codec.container import FormatError, Stream
 from ckbd.kernels import numerics
 from ckbd.light import choice, decoder, zone
@@ -139,7 +139,8 @@ def test_a_device_that_is_not_there_is_said(tiny, tiny_path, tmp_path, small_env
 
 
 def test_numbers_are_those_of_numerics():
-    assert (decoder.R_MAX, decoder.MEAN_STEP, proof.ACT_MAX) == (numerics.R_MAX, numerics.MEAN_STEP, numerics.ACT_MAX)
+    assert (payload.R_MAX, decoder.MEAN_STEP, proof.ACT_MAX) == (numerics.R_MAX, numerics.MEAN_STEP, numerics.ACT_MAX)
+    assert payload.Z_MAX == numerics.ACT_MAX
     assert numerics.WEIGHT_MAX == proof.WEIGHT_MAX
 
 
@@ -165,14 +166,14 @@ def test_products_that_are_not_exact_are_found_out(monkeypatch, tiny_path):
 def test_symbols_beyond_their_range_are_refused(light, streams, monkeypatch, name, symbols):
     """Tables of another model could hold them; what comes after counts on it that they are none."""
     step = "z_batch" if name == "z symbol" else "phase_batch"
-    real = getattr(decoder._rans, step)
+    real = getattr(payload._rans, step)
 
     def beyond(coders, *arrays, threads):
         errors = real(coders, *arrays, threads=threads)
         arrays[-1][0][3] = symbols
         return errors
 
-    monkeypatch.setattr(decoder._rans, step, beyond)
+    monkeypatch.setattr(payload._rans, step, beyond)
     with pytest.raises(FormatError, match=f"payload.*a {name} is beyond"):
         light.latents(streams[1])
 
