@@ -44,7 +44,9 @@ def load(
     """
     arguments: dict[str, Any] = {"device": device, "threads": threads, "max_pixels": max_pixels}
     arguments |= {"carrier": carrier, "backend": backend, "precision": precision}
-    codec = _load(model, arguments)
+    # Networks are then like any others, through which gradients may go, whatever they are loaded in.
+    with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
+        codec = _load(model, arguments)
     codec.origin = load, {"model": model, **arguments}
     return codec
 

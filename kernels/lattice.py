@@ -90,13 +90,13 @@ def tile_table(lattice: Lattice, block: int, full: bool, device: torch.device) -
     Kept for the last 256 askings, so that a repeated shape costs no copy to the device. Who asks may be on another
     stream than who asked first, so the copy is waited for.
     """
-    images = torch.tensor(lattice.sizes, dtype=torch.int64).view(-1, 2)
+    images = torch.tensor(lattice.sizes, dtype=torch.int64, device="cpu").view(-1, 2)
     H, W = images.unbind(1)
     halves = (W + 1) // 2
     counts = H * (W if full else halves)
     tiles = (counts + block - 1) // block
-    owner = torch.repeat_interleave(torch.arange(len(images)), tiles)
-    within = torch.arange(int(tiles.sum())) - (torch.cumsum(tiles, 0) - tiles)[owner]
+    owner = torch.repeat_interleave(torch.arange(len(images), device="cpu"), tiles)
+    within = torch.arange(int(tiles.sum()), device="cpu") - (torch.cumsum(tiles, 0) - tiles)[owner]
     packed_base = torch.cumsum(H * halves, 0) - H * halves
     full_base = torch.cumsum(H * W, 0) - H * W
     table = torch.stack((packed_base[owner], within * block, H[owner], W[owner], full_base[owner], owner), dim=1)

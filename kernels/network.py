@@ -131,7 +131,7 @@ class Network:
         if thresholds is not None and (thresholds.dim() != 1 or not 1 <= thresholds.numel() <= 255):
             raise ValueError(f"thresholds: expected 1 to 255 in a row, got shape {tuple(thresholds.shape)}")
         live = w_context.flatten(2)[:, :, 1::2].transpose(1, 2)
-        none = torch.zeros(0)
+        none = torch.zeros(0, dtype=torch.float32, device=device)
         layers = (live, first_bias, none), (*hidden, none), (*output, none)
         return cls._pack(w_psi, layers, kernel, dtype, torch.float32, slope, thresholds, device)
 
@@ -166,9 +166,9 @@ class Network:
         def put(t: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             if not t.numel():
                 return t.to(device)
-            out = torch.zeros(shape, dtype=dtype)
+            out = torch.zeros(shape, dtype=dtype, device=device)
             out[tuple(slice(0, n) for n in t.shape)] = t.detach().cpu().to(dtype)
-            return out.to(device)
+            return out
 
         def pair(t: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
             return put(t.unflatten(0, (2, M)), (2, MP, *shape), dtype).flatten(0, 1) if t.numel() else t.to(device)
@@ -213,16 +213,16 @@ class SubPixel:
     def pack(cls, conv: IntLayer, device: torch.device | str | None = None) -> SubPixel:
         """conv: weight (4 N, C, 3, 3), bias and shift (4 N,), channels (n, a, b) as in docs/numerics.md."""
         N4, C = conv.weight.shape[:2]
-        order = torch.arange(N4).view(-1, 4).t().flatten()
-        weight = torch.zeros(_up(N4, BLOCK), 9, padded(C), dtype=torch.int8)
+        order = torch.arange(N4, device="cpu").view(-1, 4).t().flatten()
+        weight = torch.zeros(_up(N4, BLOCK), 9, padded(C), dtype=torch.int8, device=device)
         weight[:N4, :, :C] = conv.weight.detach().cpu()[order].flatten(2).transpose(1, 2).to(torch.int8)
 
         def put(t: Tensor) -> Tensor:
-            vector = torch.zeros(weight.shape[0], dtype=torch.int32)
+            vector = torch.zeros(weight.shape[0], dtype=torch.int32, device=device)
             vector[:N4] = t.detach().cpu()[order].to(torch.int32)
-            return vector.to(device)
+            return vector
 
-        return cls(C, N4 // 4, (weight.flatten(1).to(device), put(conv.bias), put(conv.shift)))
+        return cls(C, N4 // 4, (weight.flatten(1), put(conv.bias), put(conv.shift)))
 
 
 def fold_context(w_first: Tensor, w_conv: Tensor, b_conv: Tensor) -> tuple[Tensor, Tensor]:

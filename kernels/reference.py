@@ -97,9 +97,9 @@ def probe(device: torch.device, dtype: torch.dtype) -> None:
 
     Sums that run to the limit and back in several orders, with a last unit that any lost bit would take away.
     """
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randint(-ACT_MAX, ACT_MAX + 1, (64, 1032), generator=generator)
-    w = torch.randint(-WEIGHT_MAX, WEIGHT_MAX + 1, (96, 1032), generator=generator)
+    generator = torch.Generator("cpu").manual_seed(0)
+    a = torch.randint(-ACT_MAX, ACT_MAX + 1, (64, 1032), generator=generator, device="cpu")
+    w = torch.randint(-WEIGHT_MAX, WEIGHT_MAX + 1, (96, 1032), generator=generator, device="cpu")
     a[:32], w[:48] = ACT_MAX, WEIGHT_MAX
     a[16:32, 1::2], a[:, 0], w[:, 0] = -ACT_MAX, 1, 1
     with torch.autocast(device.type, enabled=False), torch.inference_mode():

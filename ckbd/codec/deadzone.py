@@ -28,8 +28,9 @@ def shares(sizes: list[tuple[int, int]], H: int, W: int) -> Tensor:
     """
     sides = []
     for count, lengths in ((H, [h for h, _ in sizes]), (W, [w for _, w in sizes])):
-        first = SITE * torch.arange(count)
-        sides.append(((torch.tensor(lengths)[:, None] - first) / SITE).clamp(0, 1))
+        first = SITE * torch.arange(count, device="cpu")
+        inside = torch.tensor(lengths, device="cpu")[:, None] - first
+        sides.append((inside.float() / SITE).clamp(0, 1))
     inside = sides[0][:, None, :, None] * sides[1][:, None, None, :]
     around = F.avg_pool2d(F.pad(inside, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return torch.lerp(inside, around, REACH).clamp(SHARE_MIN, 1)

@@ -211,7 +211,7 @@ def table_bits(tables: dict[str, Tensor], z: Tensor, phases: list[tuple[Tensor, 
     counts its slot and the bytes of its value.
     """
     z, low, size = z.long(), tables["table.z.low"].long(), tables["table.z.size"].long()
-    channel = torch.arange(z.numel()) % low.numel()
+    channel = torch.arange(z.numel(), device=z.device) % low.numel()
     t = z - low[channel]
     beyond = torch.where(t < 0, -2 * t - 1, 2 * (t - size[channel]))
     escaped = (t < 0) | (t >= size[channel])
@@ -230,7 +230,7 @@ def residual_costs(tables: dict[str, Tensor], limit: int) -> Tensor:
     As table_bits counts them, escapes included.
     """
     freq, largest = tables["table.y.freq"], tables["table.y.max"].long().view(-1, 1)
-    size = torch.arange(limit + 1).expand(len(freq), -1)
+    size = torch.arange(limit + 1, device=freq.device).expand(len(freq), -1)
     beyond = size - largest - 1
     cost = (PRECISION - torch.log2(freq.double())).gather(1, torch.minimum(size, largest + 1))
     return cost + 8.0 * sum((beyond >= first).double() for first in (0, 1 << 7, 1 << 14))

@@ -79,8 +79,8 @@ class Context:
     def phase_map(self, height: int, width: int) -> Tensor:
         """int64 (height, width): the phase of every site; of a raster scan, 1 everywhere."""
         if self.order is None:
-            return torch.ones((height, width), dtype=torch.int64)
-        pattern = torch.tensor(self.order)
+            return torch.ones((height, width), dtype=torch.int64, device="cpu")
+        pattern = torch.tensor(self.order, device="cpu")
         copies = -(-height // pattern.shape[0]), -(-width // pattern.shape[1])
         return pattern.repeat(*copies)[:height, :width]
 
@@ -91,7 +91,7 @@ class Context:
         phase, r = self.phase_map(height, width), self.reach
         padded = F.pad(phase, (r, r, r, r), value=255)
         seen = [padded[r + dh : r + dh + height, r + dw : r + dw + width] < phase for dh, dw in self.taps]
-        return torch.stack(seen, -1).float() if seen else torch.zeros(height, width, 0)
+        return torch.stack(seen, -1).float() if seen else torch.zeros(height, width, 0, device="cpu").float()
 
     def to_json(self) -> dict:
         """What from_spec takes."""

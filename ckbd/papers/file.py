@@ -66,9 +66,9 @@ def context_tensors(c: VariantConfig) -> dict[str, Tensor]:
     order = ((255,),) if c.context.order is None else c.context.order
     kind = [CHOICES[name].index(getattr(c, name)) for name in KIND]
     return {
-        "exact.context.mask": torch.tensor(c.context.mask, dtype=torch.uint8),
-        "exact.context.order": torch.tensor(order, dtype=torch.uint8),
-        "exact.kind": torch.tensor(kind, dtype=torch.uint8),
+        "exact.context.mask": torch.tensor(c.context.mask, dtype=torch.uint8, device="cpu"),
+        "exact.context.order": torch.tensor(order, dtype=torch.uint8, device="cpu"),
+        "exact.kind": torch.tensor(kind, dtype=torch.uint8, device="cpu"),
     }
 
 

@@ -145,7 +145,7 @@ def _rounding(shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ckbd.kernels.numerics.compand of every int16, which is read as uint16: a look-up instead of six passes.
-COMPANDED = numerics.compand(torch.arange(1 << 16).short().float()).numpy()
+COMPANDED = numerics.compand(torch.arange(1 << 16, device="cpu").short().float()).numpy()
 
 
 def compand(y_hat: np.ndarray) -> np.ndarray:

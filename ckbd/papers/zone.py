@@ -28,7 +28,7 @@ class State:
         H, W = psi_acc.shape[:2]
         self.psi_acc = psi_acc
         self.y_hat = np.zeros((H, W, M), np.int16)
-        self.companded = torch.zeros(H + 2 * reach, W + 2 * reach, M)
+        self.companded = torch.zeros(H + 2 * reach, W + 2 * reach, M, dtype=torch.float32, device="cpu")
 
 
 class Zone:
@@ -39,12 +39,12 @@ class Zone:
         self.c, self.each = c, each
         self.layers = ExactLayers((name, layer.to("cpu", torch.float32)) for name, layer in layers.items())
         self.w_context = self.layers["first"].weight[:, c.psi :].contiguous()
-        self.taps = torch.tensor(c.context.taps, dtype=torch.int64).view(-1, 2)
+        self.taps = torch.tensor(c.context.taps, dtype=torch.int64, device="cpu").view(-1, 2)
 
     def psi(self, z: np.ndarray, quality: int) -> Tensor:
         """h_s of z (h/4, w/4, Nz) int16 and the header's quality, 1..100: (1, C_psi, h, w)."""
         z_hat = torch.from_numpy(z).float().permute(2, 0, 1)[None]
-        return hyper_map(z_hat, torch.tensor([quality]), self.layers, SITES, self.each)
+        return hyper_map(z_hat, torch.tensor([quality], device="cpu"), self.layers, SITES, self.each)
 
     def begin(self, psi: Tensor) -> State:
         return State(project_psi(psi, self.layers)[0], self.c.M, self.c.context.reach)
@@ -76,7 +76,7 @@ class Zone:
             r = self.c.context.reach
             offsets = (self.taps[:, 0] + r) * stride + self.taps[:, 1] + r
             near = state.companded.view(-1, M)[(rows * stride + columns)[:, None] + offsets].flatten(1)
-        phase = torch.full(rows.shape, int(not first))
+        phase = torch.full(rows.shape, int(not first), device="cpu")
         return self._parameters(state.psi_acc[rows, columns], near, phase)
 
     def put(self, state: State, sites: scan.Sites, y_hat: np.ndarray, last: bool = False) -> None:

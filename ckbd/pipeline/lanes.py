@@ -36,11 +36,12 @@ class Lane:
     def host(self, name: str, count: int, dtype: torch.dtype) -> Tensor:
         """`count` elements of host memory, on a GPU pinned. Whatever was in the memory of this name is lost."""
         if not self.cuda:
-            return torch.empty(count, dtype=dtype)
+            return torch.empty(count, dtype=dtype, device="cpu")
         held = self._held.get((name, dtype))
         if held is None or held.numel() < count:
             # By powers of two, so that batches that differ a little do not pin anew each time.
-            held = torch.empty(1 << max(count - 1, 1).bit_length(), dtype=dtype, pin_memory=True)
+            room = 1 << max(count - 1, 1).bit_length()
+            held = torch.empty(room, dtype=dtype, device="cpu", pin_memory=True)
             self._held[name, dtype] = held
         return held[:count]
 

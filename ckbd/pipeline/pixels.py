@@ -51,7 +51,7 @@ class Form:
         x = x_hat.float().clamp(0, 1)
         if any(gray):
             mean = x.mean(1, keepdim=True)
-            which = torch.tensor(gray).view(-1, 1, 1, 1).to(x.device)
+            which = torch.tensor(gray, device="cpu").view(-1, 1, 1, 1).to(x.device)
             x = torch.where(which, mean, x)
         x = x.mul_(255).round_()
         return x.to(torch.uint8) if self.dtype == torch.uint8 else x.div_(255).to(self.dtype)

@@ -142,7 +142,8 @@ def _paint(
 
 def _paint_wherever(x: Tensor, weight: Tensor, bias: Tensor, table: Tensor, addresses: Tensor, *args: Any) -> None:
     """_paint as the dispatcher calls it, who may have put copies in the pictures' place: then these are written."""
-    here = torch.tensor([p.data_ptr() if p.numel() else 0 for p in args[0]], dtype=torch.int64)
+    pointers = [p.data_ptr() if p.numel() else 0 for p in args[0]]
+    here = torch.tensor(pointers, dtype=torch.int64, device="cpu")
     if not torch.equal(here, addresses):
         table = torch.cat((here.to(table.device).unsqueeze(1), table[:, 1:]), 1)
     _paint(x, weight, bias, table, here, *args)

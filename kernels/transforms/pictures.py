@@ -62,7 +62,7 @@ class Pictures:
                 raise ValueError(f"quality2: expected 2 to {QUALITIES + 1}, got {q}")
             height, width = x.shape[1:] if layout == "CHW" else x.shape[:2]
             rows.append((x.data_ptr(), height, width, int(g), q - 2) if x.numel() else (0, 0, 0, 0, q - 2))
-        table = torch.tensor(rows, dtype=torch.int64)
+        table = torch.tensor(rows, dtype=torch.int64, device="cpu")
         addresses = table[:, 0].clone()
         table = table.to(first.device) if up is None else up(table)
         return cls(list(tensors), table, addresses, tuple(gray), tuple(q - 2 for q in quality2), layout)

@@ -72,7 +72,7 @@ class Synthesis:
         M, width = weights["enter.weight"].shape[0], weights["pixels.weight"].shape[1]
         if tuple(gains.shape) != (QUALITIES, M):
             raise ValueError(f"gains: expected ({QUALITIES}, {M}), got {tuple(gains.shape)}")
-        up = torch.arange(4 * width).view(width, 4).t()  # PyTorch's shuffle reads (n, a, b)
+        up = torch.arange(4 * width, device="cpu").view(width, 4).t()  # PyTorch's shuffle reads (n, a, b)
         return cls(
             M,
             width,
@@ -130,9 +130,9 @@ class _Packer:
 
     def __call__(self, t: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """A tensor in the corner of zeros of this shape."""
-        out = torch.zeros(shape, dtype=dtype or self.dtype)
+        out = torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
         out[tuple(slice(0, n) for n in t.shape)] = t.detach().cpu()
-        return out.to(self.device)
+        return out
 
     def linear(self, name: str, order: Tensor | None = None, shift: float = 0.0) -> Linear:
         """order: (4, n), the rows of each corner of a layer that is shuffled."""

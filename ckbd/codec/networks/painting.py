@@ -44,7 +44,8 @@ class Painter:
 
     def __init__(self, model: Loaded, device: torch.device, backend: str, dtype: torch.dtype = torch.float16):
         self.device, self.backend, self.dtype = device, backend, dtype
-        gains = gain_at(model.log_ungain, torch.linspace(1, 100, QUALITIES, device=device))[..., 0, 0]
+        qualities = torch.linspace(1, 100, QUALITIES, dtype=torch.float32, device=device)
+        gains = gain_at(model.log_ungain, qualities)[..., 0, 0]
         self.network = transforms.Synthesis.pack(model.g_s.state_dict(), gains, dtype, device)
 
     @torch.inference_mode()

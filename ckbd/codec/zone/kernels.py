@@ -88,7 +88,8 @@ class Kernels(Zone[KernelState]):
 
     def _full(self, state: KernelState) -> Tensor:
         """y_hat, (full sites, M)."""
-        full = torch.empty((state.lattice.full_sites, self.network.M), device=self.device)
+        shape = state.lattice.full_sites, self.network.M
+        full = torch.empty(shape, dtype=torch.float32, device=self.device)
         for p in (0, 1):
             self._assemble(state, p, full, None)
         return full
