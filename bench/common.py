@@ -47,7 +47,7 @@ def load_pictures(paths: list[str]) -> list[image.Picture]:
             out += [image.from_array(p) for p in data.pictures(path)]
             continue
         try:
-            out.append(image.read(path))
+            out.append(image.strip(image.read(path)))  # what is measured is pixels
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
     return out

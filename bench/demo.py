@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument("--qualities", type=float, nargs="*", default=[20, 50, 80])
     args = parser.parse_args()
     if args.image:
-        picture, stem = image.read(args.image), Path(args.image).stem
+        # JPEG is given as many bytes, and takes neither EXIF nor XMP along.
+        picture, stem = image.strip(image.read(args.image)), Path(args.image).stem
     else:
         from skimage.data import astronaut
 

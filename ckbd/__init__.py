@@ -3,6 +3,8 @@
 codec = ckbd.load()
 streams = codec.encode([PIL.Image.open("photo.jpg")], quality=50)
 images = codec.decode(streams)
+
+image = ckbd.open("photo.ckbd")  # by whichever model made it
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ if TYPE_CHECKING:
     from ckbd.codec.container import FormatError
     from ckbd.codec.image import Picture
     from ckbd.loading import load
+    from ckbd.opening import decode, open
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "FormatError", "Picture", "load"]
+__all__ = ["Codec", "FormatError", "Picture", "decode", "load", "open"]
 
 # Looked up when first asked for: `ckbd --help` and ckbd.codec.container need no torch.
 _HOMES = {
     "Codec": "api",
     "load": "loading",
+    "open": "opening",
+    "decode": "opening",
     "FormatError": "codec.container",
     "Picture": "codec.image",
 }

@@ -83,12 +83,13 @@ class Codec(Generic[E, D]):
         return self.model.identity.hex()
 
     def encode(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[bytes]:
-        """Compress images: PIL images, uint8 arrays (H, W, 3) or (H, W), Pictures, or tensors; one stream each.
+        """Compress images: PIL images, arrays (H, W) or (H, W, C), Pictures, or tensors; one stream each.
 
-        Tensors are uint8, or floating point in [0, 1], on any device: (3, H, W), (H, W, 3) or (H, W).
+        C is 1 for gray, 3 for RGB, and one more with alpha, which is last. Arrays are uint8, or uint16 or bool, which
+        become 8 bits; tensors also floating point in [0, 1], on any device, and (C, H, W) too.
         quality: 1 (smallest) to 100, in steps of 1/2, one for all or one for each image. effort: 0 rounds, 1 (or
-        None) weighs bits against error (docs/encoding.md); no decoder sees a difference. Streams carry gray-ness, ICC
-        profile and alpha (lossless). Raises ValueError or TypeError for what cannot be coded.
+        None) weighs bits against error (docs/encoding.md); no decoder sees a difference. Streams carry gray-ness,
+        alpha (lossless), ICC profile, EXIF and XMP. Raises ValueError or TypeError for what cannot be coded.
         """
         return self.encoder.encode(images, quality, effort)
 
@@ -104,7 +105,7 @@ class Codec(Generic[E, D]):
         return self.encoder.estimate(images, quality, effort)
 
     def decode(self, streams: Sequence[bytes]) -> list[Image.Image]:
-        """Streams to PIL images of mode L, LA, RGB or RGBA, with the ICC profile in .info if there was one.
+        """Streams to PIL images of mode L, LA, RGB or RGBA, with ICC profile, EXIF and XMP in .info as they came.
 
         Raises FormatError, naming the field and its offset, for a stream that is damaged, hostile, too large, or made
         by another model. One bad stream fails the call: decode singly to keep the others.
@@ -197,14 +198,14 @@ def load(
     model: str | Path = "default",
     *,
     device: str | torch.device = "cpu",
-    threads: int | None = None,
+    team: Team,
     max_pixels: int = container.MAX_PIXELS,
     carrier: torch.dtype | None = None,
     backend: str = "auto",
     precision: str = "auto",
 ) -> Codec[Encoder, Decoder]:
-    """ckbd.load of a checkerboard model's file: arguments and errors as there."""
-    team, place = machine.Team(machine.threads_of(threads)), machine.device_of(device)
+    """ckbd.load of a checkerboard model's file, for a team of threads: other arguments and errors as there."""
+    place = machine.device_of(device)
     loaded = file.load(model, place)
     exact = zone.make(loaded.layers, place, backend, carrier, team.on(place))
     tables = coder_tables(loaded.tables)

@@ -9,7 +9,8 @@ from ckbd.cli import main
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT + (ROOT / "docs/batches.md").read_text(), re.S)
+PAGES = ("docs/batches.md", "docs/pictures.md")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT + "".join((ROOT / page).read_text() for page in PAGES), re.S)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import IO
 
 from ckbd._rans import crc32c
 
@@ -12,8 +13,10 @@ MAGIC = b"\xcbkb"
 VERSION = 1
 TRACKS = 2  # the version of other contexts' streams (docs/format.md, section 9)
 MAX_PIXELS = 1 << 27
-ICC, ALPHA = 1, 2
-SECTION_NAMES = {ICC: "icc", ALPHA: "alpha"}
+ICC, ALPHA, EXIF, XMP = 1, 2, 128, 129
+SECTION_NAMES = {ICC: "icc", ALPHA: "alpha", EXIF: "exif", XMP: "xmp"}
+OPTIONAL = 128  # from here on a decoder may ignore a section
+HEAD = 64  # bytes that hold every header
 
 
 class FormatError(ValueError):
@@ -89,21 +92,27 @@ def _crc(data: bytes | bytearray) -> bytes:
 
 
 class _Reader:
-    """Walks over the bytes once; every read is checked, every field is noted for describe()."""
+    """Walks over the bytes once; every read is checked, every field is noted for describe().
 
-    def __init__(self, data: bytes):
-        self.data, self.at = data, 0
+    base: where in the stream the bytes begin.
+    """
+
+    def __init__(self, data: bytes, base: int = 0):
+        self.data, self.at, self.base, self.end = data, base, base, base + len(data)
         self.seen: list[tuple[str, int, int, str]] = []
 
     def note(self, name: str, start: int, value: object) -> None:
         self.seen.append((name, start, self.at - start, str(value)))
 
     def take(self, name: str, count: int) -> bytes:
-        left = len(self.data) - self.at
+        left = self.end - self.at
         if count > left:
             raise FormatError(name, self.at, f"expected {count} bytes, only {left} are left")
         self.at += count
-        return self.data[self.at - count : self.at]
+        return self.since(self.at - count)
+
+    def since(self, start: int) -> bytes:
+        return self.data[start - self.base : self.at - self.base]
 
     def byte(self, name: str, text: Callable[[int], str] = str) -> int:
         value = self.take(name, 1)[0]
@@ -126,7 +135,7 @@ class _Reader:
 
     def crc(self, name: str, start: int) -> None:
         """The CRC32C of everything from start up to here."""
-        want = crc32c(self.data[start : self.at])
+        want = crc32c(self.since(start))
         at = self.at
         got = struct.unpack("<I", self.take(name, 4))[0]
         if got != want:
@@ -137,6 +146,32 @@ class _Reader:
 def parse(data: bytes, max_pixels: int = MAX_PIXELS, version: int = VERSION) -> Stream:
     """Check every rule of the container and return its parts. Raises FormatError; another version is one, too."""
     return _parse(_Reader(_bytes(data)), max_pixels, (version,))
+
+
+def head(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """The header of a stream of either version, checked; data: its first HEAD bytes, or more. Raises FormatError."""
+    return _head(_Reader(bytes(data[:HEAD])), max_pixels, (VERSION, TRACKS))[0]
+
+
+def outline(file: IO[bytes]) -> Stream:
+    """All of a stream but its payload, of which nothing is read, from a file that can seek, at its beginning.
+
+    Checked as parse does, of any size. Raises FormatError.
+    """
+    r = _Reader(file.read(HEAD))
+    header, length, count = _head(r, (1 << 64) - 1, (VERSION, TRACKS))
+    size, after = file.seek(0, 2), r.at + length
+    if after > size:
+        raise FormatError("payload", r.at, f"expected {length} bytes, only {size - r.at} are left")
+    file.seek(after)
+    rest = _Reader(file.read(), after)
+    rest.take("payload_crc", 4)
+    return Stream(header, b"", r.at, *_sections(rest, count))
+
+
+def maker(data: bytes) -> bytes | None:
+    """The model that a stream names, of which nothing else is checked; None where it is no stream."""
+    return bytes(data[4:10]) if len(data) >= 10 and data[:3] == MAGIC else None
 
 
 def peek(data: bytes) -> tuple[int, int] | None:
@@ -171,6 +206,16 @@ def _bytes(data: bytes) -> bytes:
 
 
 def _parse(r: _Reader, max_pixels: int, versions: tuple[int, ...]) -> Stream:
+    header, length, count = _head(r, max_pixels, versions)
+    start = r.at
+    payload = r.take("payload", length)
+    r.note("payload", start, f"{length} bytes")
+    r.crc("payload_crc", start)
+    return Stream(header, payload, start, *_sections(r, count))
+
+
+def _head(r: _Reader, max_pixels: int, versions: tuple[int, ...]) -> tuple[Header, int, int]:
+    """(header, bytes of the payload, number of sections)."""
     magic = r.take("magic", 3)
     if magic != MAGIC:
         raise FormatError("magic", 0, f"expected {MAGIC.hex(' ')}, got {magic.hex(' ')}: not a .ckbd stream")
@@ -215,16 +260,19 @@ def _parse(r: _Reader, max_pixels: int, versions: tuple[int, ...]) -> Stream:
     if flags & 2:
         must("section_count", 0 < count <= 256, f"expected 1..256, got {count}")
 
-    payload_offset = r.at
-    payload = r.take("payload", payload_length)
-    r.note("payload", payload_offset, f"{payload_length} bytes")
-    r.crc("payload_crc", payload_offset)
+    gray, tail, tracks = bool(flags & 1), 0 if tracked else tail, tail if tracked else 0
+    header = Header(model, quality2, width, height, gray, coder & 7, coder >> 3 & 15, tail, tracks)
+    return header, payload_length, count
 
-    sections, places = {}, {}
+
+def _sections(r: _Reader, count: int) -> tuple[dict[int, bytes], dict[int, int]]:
+    """(bodies, their offsets) of all that is left."""
+    sections: dict[int, bytes] = {}
+    places: dict[int, int] = {}
     for _ in range(count):
         start = r.at
         kind = r.byte("section type")
-        if kind not in SECTION_NAMES and kind < 128:
+        if kind not in SECTION_NAMES and kind < OPTIONAL:
             raise FormatError("section type", start, f"unknown and not optional: {kind}")
         if kind in sections:
             raise FormatError("section type", start, f"type {kind} occurs twice")
@@ -234,8 +282,6 @@ def _parse(r: _Reader, max_pixels: int, versions: tuple[int, ...]) -> Stream:
         sections[kind] = r.take(name, length)
         r.note(name, places[kind], f"{length} bytes")
         r.crc(f"{name} crc", start)
-    if r.at != len(r.data):
-        raise FormatError("end", r.at, f"{len(r.data) - r.at} bytes follow the last field")
-    gray, tail, tracks = bool(flags & 1), 0 if tracked else tail, tail if tracked else 0
-    header = Header(model, quality2, width, height, gray, coder & 7, coder >> 3 & 15, tail, tracks)
-    return Stream(header, payload, payload_offset, sections, places)
+    if r.at != r.end:
+        raise FormatError("end", r.at, f"{r.end - r.at} bytes follow the last field")
+    return sections, places

@@ -164,14 +164,4 @@ class Encoder:
         """The stream of a payload, and of what the coder says that its header must hold."""
         shape = picture.width, picture.height, picture.gray
         header = Header(self.model.identity, round(2 * quality), *shape, lanes_log2, skip_max, tail)
-        return container.pack(Stream(header, payload, sections=extra(picture)))
-
-
-def extra(picture: Picture) -> dict[int, bytes]:
-    """The optional sections of a picture's stream."""
-    extra = {}
-    if picture.icc:
-        extra[container.ICC] = picture.icc
-    if picture.alpha is not None:
-        extra[container.ALPHA] = sections.pack_alpha(picture.alpha)
-    return extra
+        return container.pack(Stream(header, payload, sections=sections.pack_all(picture)))

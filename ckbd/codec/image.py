@@ -1,26 +1,28 @@
 """Image files to 8-bit pictures and back, without torch.
 
 Only the first frame of an animated or multi-page file is read. EXIF orientation is applied to the pixels; of
-the metadata only an ICC profile that still describes them is kept.
+the metadata EXIF and XMP are kept, and an ICC profile that still describes the pixels.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
-import secrets
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from ckbd.codec.files import metadata, output
 
 SUFFIXES = tuple(".png .jpg .jpeg .jfif .webp .avif .tif .tiff .bmp .gif .jp2 .j2k .ppm .pgm .pbm .pnm".split())
 """Suffixes (lower case) of the files looked for in a folder, and of those that a picture is written to."""
@@ -38,12 +40,15 @@ class Picture:
     alpha: uint8 (H, W), 255 opaque, or None if every pixel is opaque.
     gray: the picture has no colour and is written with one channel.
     icc: an ICC profile that describes the pixels (an RGB one, or a gray one if gray), or None.
+    exif: EXIF data from its TIFF header on, xmp: an XMP packet, both without an orientation of their own, or None.
     """
 
     rgb: np.ndarray
     alpha: np.ndarray | None = None
     gray: bool = False
     icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
 
     def __post_init__(self) -> None:
         _check(self.rgb, "rgb", self.rgb.ndim == 3 and self.rgb.shape[-1] == 3 and self.rgb.size, "(H, W, 3)")
@@ -59,31 +64,54 @@ class Picture:
         return self.rgb.shape[1]
 
 
+def strip(picture: Picture) -> Picture:
+    """The picture without EXIF and XMP, which change no pixel; the profile stays."""
+    return dataclasses.replace(picture, exif=None, xmp=None)
+
+
 def _check(array: np.ndarray, name: str, fits: bool | int, shape: str) -> None:
     if array.dtype != np.uint8 or not fits:
         raise ValueError(f"{name}: expected a uint8 array {shape}, got {array.dtype} {array.shape}")
 
 
 def from_array(array: np.ndarray) -> Picture:
-    """A picture of uint8 pixels (H, W, 3), or gray (H, W). Raises ValueError for any other array."""
+    """A picture of pixels (H, W) or (H, W, 1), gray, (H, W, 3), RGB, or (H, W, 2) or (H, W, 4), with alpha last.
+
+    uint8, or uint16, which is rounded to 8 bits, or bool, black and white. Raises ValueError for any other array.
+    """
     array = np.asarray(array)
-    gray = array.ndim == 2
-    _check(
-        array,
-        "array",
-        array.size and (gray or (array.ndim == 3 and array.shape[2] == 3)),
-        "(H, W, 3) or (H, W)",
-    )
-    return Picture(np.repeat(array[:, :, None], 3, axis=2) if gray else array, gray=gray)
+    if array.dtype.kind == "f":
+        raise ValueError(
+            f"array: expected uint8, uint16 or bool, got {array.dtype}; where 1 is white "
+            "(x * 255).round().clip(0, 255).astype(np.uint8) converts x"
+        )
+    if array.dtype == bool:
+        array = array * np.uint8(255)
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        array = narrowed(array)
+    pixels = array[:, :, None] if array.ndim == 2 else array
+    fits = pixels.size and pixels.ndim == 3 and pixels.shape[2] <= 4
+    _check(array, "array", fits, "(H, W) or (H, W, channels) with 1 to 4 channels")
+    gray, alpha = pixels.shape[2] < 3, pixels[:, :, -1] if pixels.shape[2] in (2, 4) else None
+    rgb = np.repeat(pixels[:, :, :1], 3, axis=2) if gray else np.ascontiguousarray(pixels[:, :, :3])
+    return Picture(rgb, None if alpha is None or alpha.min() == 255 else alpha, gray)
+
+
+def narrowed(wide: np.ndarray) -> np.ndarray:
+    """uint8 of integers in 0..65535, rounded."""
+    return ((wide.astype(np.int32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def from_pil(image: Image.Image) -> Picture:
     """A picture of any Pillow image but a floating-point one.
 
-    Turned upright by its EXIF orientation; 16-bit gray is rounded to 8 bits, whatever has another colour
-    space than gray or RGB is converted to RGB. Raises ValueError for mode F and for mode I beyond 16 bits.
+    Turned upright by its EXIF orientation; 16-bit gray is rounded to 8 bits, whatever has another colour space than
+    gray or RGB is converted to RGB, CMYK and LAB through their profile. EXIF and XMP are those of image.info.
+    Raises ValueError for mode F and for mode I beyond 16 bits.
     """
-    icc, image = image.info.get("icc_profile"), _upright(image)
+    image.load()  # Pillow turns TIFF files as it does so
+    icc, (exif, xmp) = image.info.get("icc_profile"), metadata.of(image)
+    image = metadata.in_rgb(_upright(image), icc)
     if image.mode == "F":
         raise ValueError("floating-point pixels (mode F): the range meant for black to white is unknown")
     if image.mode.startswith("I"):
@@ -100,6 +128,7 @@ def from_pil(image: Image.Image) -> Picture:
     # Bytes 16 to 19 of a profile name its colour space; after a conversion it describes pixels that are gone.
     if icc is not None and icc[16:20] == (b"GRAY" if gray else b"RGB "):
         picture.icc = icc
+    picture.exif, picture.xmp = exif, xmp
     return picture
 
 
@@ -127,7 +156,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     wide = np.asarray(image).astype(np.int32)
     if wide.min() < 0 or wide.max() > 65535:
         raise ValueError(f"mode {image.mode}: expected values 0..65535, got {wide.min()}..{wide.max()}")
-    narrow = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    narrow = Image.fromarray(narrowed(wide))
     # Matched before rounding: 256 neighbours would otherwise turn transparent with it.
     if "transparency" in image.info:
         narrow.putalpha(Image.fromarray(np.where(wide == image.info["transparency"], 0, 255).astype(np.uint8)))
@@ -135,7 +164,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A Pillow image of mode RGB, L, RGBA or LA, the ICC profile in its info."""
+    """A Pillow image of mode RGB, L, RGBA or LA, with profile, EXIF and XMP in its info, where Pillow has them."""
     image = Image.fromarray(picture.rgb)
     if picture.gray:
         image = image.convert("L")
@@ -143,6 +172,10 @@ def to_pil(picture: Picture) -> Image.Image:
         image.putalpha(Image.fromarray(picture.alpha))
     if picture.icc is not None:
         image.info["icc_profile"] = picture.icc
+    if picture.exif is not None:
+        image.info["exif"] = metadata.MARKER + picture.exif
+    if picture.xmp is not None:
+        image.info["xmp"] = picture.xmp
     return image
 
 
@@ -180,40 +213,38 @@ def find(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> 
     return [path for path in paths if path.suffix.lower() in suffixes]
 
 
-def write(path: str | os.PathLike[str], picture: Picture, **options: Any) -> None:
-    """Write an image file in the format of the suffix (PNG if there is none); options go to Pillow's save.
+def write(path: str | os.PathLike[str], picture: Picture, **options: Any) -> list[str]:
+    """Write an image file in the format of the suffix (PNG if there is none), as write_to does.
 
-    The file appears whole or not at all. The ICC profile goes along where the format has a place for it.
-    Raises ValueError for a suffix that Pillow cannot write, OSError for a picture that the format cannot
-    hold. PNG goes through zlib's run-length strategy unless there are options: on decoded photographs it takes
-    a quarter of the default's time and up to 3 % more bytes (bench/RESULTS.md).
+    The file appears whole or not at all. Raises also ValueError for a suffix that Pillow cannot write.
     """
     path = Path(path)
-    suffix = path.suffix.lower() or ".png"
+    format = format_of(path.suffix.lower() or ".png")
+    with output.writing(path) as file:
+        return write_to(file, picture, format, **options)
+
+
+def format_of(suffix: str) -> str:
+    """Pillow's name of the format of a suffix (lower case, with its dot). Raises ValueError if it writes none."""
     format = Image.registered_extensions().get(suffix)
-    if format not in Image.SAVE:
-        raise ValueError(f"{path}: this Pillow writes no {suffix} files")
+    if format is None or format not in Image.SAVE:
+        raise ValueError(f"this Pillow writes no {suffix} files")
+    return format
+
+
+def write_to(file: IO[bytes], picture: Picture, format: str, **options: Any) -> list[str]:
+    """Write an image file of a format to a file; options go to Pillow's save.
+
+    ICC profile, EXIF and XMP go along where the format has a place for them; of the last two, what has none is named
+    in what is returned. Raises OSError for a picture that the format cannot hold. PNG goes through zlib's run-length
+    strategy unless there are options: on decoded photographs it takes a quarter of the default's time and up to 3 %
+    more bytes (bench/RESULTS.md).
+    """
     if format == "PNG" and not options:
         options = {"compress_level": 1, "compress_type": zlib.Z_RLE}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        to_pil(picture).save(file, format=format, icc_profile=picture.icc, **options)
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside path to write to: renamed to path at the end, removed on an exception.
-
-    Raises OSError if path exists and is not a regular file (a device or a pipe would be replaced by a file).
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path}: not a regular file")
-    temporary = path.with_name(f".{secrets.token_hex(6)}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    extra, left = metadata.options(format, picture.exif, picture.xmp)
+    to_pil(strip(picture)).save(file, format=format, icc_profile=picture.icc, **(extra | options))
+    return left
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -13,21 +13,25 @@ from ckbd.codec import image
 from ckbd.codec.image import Picture
 
 AnyImage = Image.Image | np.ndarray | Picture | Tensor
+CHANNELS = 4  # of a tensor at the most
 NEARLY = 0.5 / 255  # beyond [0, 1], what rounding to 8 bits makes nothing of
 Quality = float | Sequence[float]
 
 
 def from_torch(x: Tensor) -> Picture:
-    """A picture of a tensor (3, H, W), (H, W, 3) or, gray, (H, W): uint8, or floating point in [0, 1], on any device.
+    """A picture of a tensor (C, H, W), (H, W, C) or, gray, (H, W), C from 1 to 4 as in ckbd.codec.image.from_array.
 
-    Where both ends are 3 the channels are first. Floats are rounded to 8 bits. Raises ValueError for anything else,
-    for values beyond [0, 1] and for NaN.
+    uint8, uint16, bool, or floating point in [0, 1], which is rounded to 8 bits; on any device. Channels are first
+    where the first size is 3, else last where the last is 3, else first where the first is at most 4. Raises
+    ValueError for anything else, for values beyond [0, 1] and for NaN.
     """
     x = x.detach()
-    if x.ndim == 3 and x.shape[0] == 3:
+    if x.ndim == 3 and (x.shape[0] == 3 or (x.shape[2] != 3 and x.shape[0] <= CHANNELS)):
         x = x.permute(1, 2, 0)
-    if not x.numel() or not (x.ndim == 2 or (x.ndim == 3 and x.shape[2] == 3)):
-        raise ValueError(f"tensor: expected (3, H, W), (H, W, 3) or (H, W), got {tuple(x.shape)}")
+    if not x.numel() or not (x.ndim == 2 or (x.ndim == 3 and x.shape[2] <= CHANNELS)):
+        raise ValueError(
+            f"tensor: expected (C, H, W), (H, W, C) or (H, W), C from 1 to {CHANNELS}, got {tuple(x.shape)}"
+        )
     if x.is_floating_point():
         low, high = float(x.min()), float(x.max())
         if not (low >= -NEARLY and high <= 1 + NEARLY):  # neither is so with a NaN
@@ -35,8 +39,8 @@ def from_torch(x: Tensor) -> Picture:
                 f"tensor: expected values in [0, 1], got {low:.7g} to {high:.7g}; clamp(0, 1) makes them so"
             )
         x = x.float().clamp(0, 1).mul(255).round_().to(torch.uint8)
-    elif x.dtype != torch.uint8:
-        raise ValueError(f"tensor: expected uint8 or floating point in [0, 1], got {x.dtype}")
+    elif x.dtype not in (torch.uint8, torch.uint16, torch.bool):
+        raise ValueError(f"tensor: expected uint8, uint16, bool or floating point in [0, 1], got {x.dtype}")
     return image.from_array(x.cpu().contiguous().numpy())
 
 

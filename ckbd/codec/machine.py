@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
@@ -15,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
+
+from ckbd.forks import after_fork
 
 MOST_THREADS = 256  # of one process, whatever its codecs ask for
 
@@ -218,19 +218,28 @@ class Team:
         return results
 
 
-_threads: ThreadPoolExecutor | None = None
 _local = threading.local()
-_inherited: weakref.WeakSet[Forgets] = weakref.WeakSet()
-_lock = threading.Lock()
 
 
-def _pool() -> ThreadPoolExecutor:
+class _Pool:
     """The process's threads, which are begun as they are needed; after a fork the child has none and begins anew."""
-    global _threads
-    with _lock:
-        if _threads is None:
-            _threads = executor(MOST_THREADS)
-        return _threads
+
+    def __init__(self) -> None:
+        self.forget()
+        after_fork(self)
+
+    def forget(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = executor(MOST_THREADS)
+            return self._threads
+
+
+_pool = _Pool()
 
 
 def executor(threads: int) -> ThreadPoolExecutor:
@@ -253,25 +262,3 @@ def end(threads: ThreadPoolExecutor) -> None:
 def _begin() -> None:
     _local.ours = True
     _stay_alone()
-
-
-class Forgets(Protocol):
-    """What belongs to threads, which a fork leaves behind."""
-
-    def forget(self) -> None: ...
-
-
-def after_fork(thing: Forgets) -> None:
-    """Calls thing.forget() in every child that this process forks, as long as anybody holds it."""
-    _inherited.add(thing)
-
-
-def _forget() -> None:
-    global _threads, _lock
-    _threads, _lock = None, threading.Lock()
-    for thing in list(_inherited):
-        thing.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ckbd.codec.image import replacing
+from ckbd.codec.files.output import replacing
 from ckbd.evaluation.evaluate import BD, COLUMNS, EXCESS_BYTES, EXCESS_SHARE, METRICS, Curve, decibels
 
 # Okabe and Ito's colours, which stay apart under the common colour blindnesses.

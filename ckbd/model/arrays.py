@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ckbd.model import proof
+from ckbd.model import places, proof
 
 FORMAT = "ckbd-model-1"
-MODELS = Path(__file__).parent / "weights"
-ALIASES = {"default": "small"}
+IDENTITY = ("exact.", "table.")  # what a stream's bits depend on
 
 Arrays = dict[str, np.ndarray]
 
 
-def find(model: str | Path) -> Path:
-    """The file of a model: a path, or a shipped model's name. Raises FileNotFoundError."""
-    path = Path(model)
-    if path.name == str(model) and path.suffix != ".safetensors":
-        path = MODELS / f"{ALIASES.get(path.name, path.name)}.safetensors"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in MODELS.glob("*.safetensors"))) or "none"
-        raise FileNotFoundError(f"model {str(model)!r}: no such file or shipped model (shipped: {shipped})")
-    return path
-
-
 def read(model: str | Path, format: str) -> tuple[Arrays, str]:
     """(arrays, config as JSON text) of a model file; ValueError if it is none of that format."""
+    with _opened(model) as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != format:
+            raise ValueError(f"model {str(model)!r}: expected format {format!r}, got {metadata.get('format')!r}")
+        return {name: _array(file, name) for name in file.keys()}, metadata.get("config", "")
+
+
+@contextmanager
+def _opened(model: str | Path) -> Iterator[Any]:
+    """A model file, or a model by name; ValueError if it is no safetensors file."""
     try:
-        with safe_open(str(find(model)), "np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != format:
-                raise ValueError(f"model {str(model)!r}: expected format {format!r}, got {metadata.get('format')!r}")
-            return {name: _array(file, name) for name in file.keys()}, metadata.get("config", "")
+        with safe_open(str(places.find(model)), "np") as file:
+            yield file
     except SafetensorError as error:
         raise ValueError(f"model {str(model)!r}: not a safetensors file ({error})") from error
 
@@ -51,18 +48,24 @@ def _array(file: Any, name: str) -> np.ndarray:
 
 def format_of(model: str | Path) -> str | None:
     """What a model file says that it is; None if it says nothing, ValueError if it is no safetensors file."""
-    try:
-        with safe_open(str(find(model)), "np") as file:
-            return (file.metadata() or {}).get("format")
-    except SafetensorError as error:
-        raise ValueError(f"model {str(model)!r}: not a safetensors file ({error})") from error
+    with _opened(model) as file:
+        return (file.metadata() or {}).get("format")
+
+
+def identity_of(model: str | Path) -> bytes:
+    """The identity of a model file of any format, of which no more is read. Raises OSError or ValueError."""
+    with _opened(model) as file:
+        names = [name for name in file.keys() if name.startswith(IDENTITY)]
+        if not names:
+            raise ValueError(f"model {str(model)!r}: nothing in it that a stream depends on")
+        return identity({name: _array(file, name) for name in names})
 
 
 def identity(arrays: Arrays) -> bytes:
     """The six bytes that name a model in a stream (docs/format.md, section 6): those named exact.* and table.*."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        if not name.startswith(("exact.", "table.")):
+        if not name.startswith(IDENTITY):
             continue
         array = np.ascontiguousarray(arrays[name])
         if array.dtype.name not in ("int8", "uint8", "int16", "int32"):

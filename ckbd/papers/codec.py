@@ -8,7 +8,7 @@ import torch
 
 from ckbd.api import Codec
 from ckbd.codec import container, machine
-from ckbd.model.arrays import find
+from ckbd.model.places import find
 from ckbd.papers import file
 from ckbd.papers.decoder import VariantDecoder
 from ckbd.papers.encoder import VariantEncoder
@@ -20,11 +20,11 @@ def load(
     model: str | Path,
     *,
     device: str | torch.device = "cpu",
-    threads: int | None = None,
+    team: machine.Team,
     max_pixels: int = container.MAX_PIXELS,
 ) -> Codec[VariantEncoder, VariantDecoder]:
-    """ckbd.load of a variant's file. The exact zone runs on the CPU, whatever the device of g_a and g_s."""
-    team, place = machine.Team(machine.threads_of(threads)), machine.device_of(device)
+    """ckbd.load of a variant's file, for a team of threads. The exact zone runs on the CPU, whatever the device."""
+    place = machine.device_of(device)
     loaded = file.load(find(model), place)
     exact = None if loaded.config.prior == "factorised" else Zone(loaded.layers, loaded.config, team)
     tables = Tables.of(loaded)

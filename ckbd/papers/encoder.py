@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, inputs, machine
+from ckbd.codec import batches, container, inputs, machine, sections
 from ckbd.codec.container import Header, Stream
-from ckbd.codec.encoder import extra
 from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
 from ckbd.codec.machine import Team
@@ -144,4 +143,4 @@ class VariantEncoder:
         header = Header(
             self.model.identity, round(2 * quality), picture.width, picture.height, picture.gray, tracks=tracks
         )
-        return container.pack(Stream(header, payload, sections=extra(picture))), bits
+        return container.pack(Stream(header, payload, sections=sections.pack_all(picture))), bits

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from ckbd import api
-from ckbd.codec import image
+from ckbd.codec import machine
 from ckbd.codec.encoder import Encoder
+from ckbd.codec.files import output
 from ckbd.codec.image import Picture
 from ckbd.kernels import numerics
 from ckbd.model import arrays, entropy
@@ -230,7 +231,7 @@ def fit_file(encoder: Encoder, model: str, pictures: Iterable[np.ndarray], out: 
     result = fit(encoder.model.tables, *count(encoder, chain(first, pictures)))
     read, config = arrays.read(model, arrays.FORMAT)
     tensors = {name: torch.from_numpy(array) for name, array in read.items()}
-    with image.replacing(out) as temporary:
+    with output.replacing(out) as temporary:
         identity = modelfile.write(tensors | result.tables, temporary, arrays.FORMAT, json.loads(config))
         modelfile.load(temporary)
     return result, identity
@@ -261,7 +262,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"pictures: expected at least 1, got {args.pictures}")
         if arrays.format_of(args.model) != arrays.FORMAT:
             raise ValueError(f"model {args.model!r}: only models of version 1 can be fitted, this is one of a recipe")
-        encoder = api.load(args.model, device=args.device, threads=args.threads).encoder
+        team = machine.Team(machine.threads_of(args.threads))
+        encoder = api.load(args.model, device=args.device, team=team).encoder
         pictures = data.sample(args.data, args.pictures, SIDE, args.seed)
         result, identity = fit_file(encoder, args.model, pictures, args.out)
     except (OSError, ValueError) as error:

@@ -80,6 +80,8 @@ class Reader {
 std::string section_name(int kind) {
   if (kind == 1) return "icc";
   if (kind == 2) return "alpha";
+  if (kind == 128) return "exif";
+  if (kind == 129) return "xmp";
   return "section " + std::to_string(kind);
 }
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from ckbd.codec import image
+from ckbd.codec.files import output
 from ckbd.codec.image import Picture
 
 RGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -210,7 +211,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(rgb, alpha, tmp_pat
     path.write_bytes(b"old")
     with pytest.raises(OSError, match="RGBA as JPEG"):
         image.write(path, Picture(rgb, alpha))
-    with pytest.raises(KeyboardInterrupt), image.replacing(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), output.replacing(path) as temporary:
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.jpg"]

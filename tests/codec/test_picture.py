@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ckbd.codec import image
+from ckbd.codec import image, inputs
 from ckbd.codec.image import Picture
 from ckbd.codec.networks import tensors
 
@@ -14,10 +14,79 @@ def rgb():
     return np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 3, 4), np.uint8), np.zeros((2, 3)), np.zeros((0, 3, 3), np.uint8)])
-def test_arrays_of_another_kind_are_refused(bad):
-    with pytest.raises(ValueError, match="array: expected a uint8 array .* got"):
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (np.zeros((2, 3, 5), np.uint8), r"with 1 to 4 channels, got uint8 \(2, 3, 5\)"),
+        (np.zeros((2, 3, 0), np.uint8), "got"),
+        (np.zeros((0, 3, 3), np.uint8), "got"),
+        (np.zeros(3, np.uint8), "got"),
+        (np.zeros((2, 3), np.int64), "got int64"),
+        (np.zeros((2, 3), np.uint32), "got uint32"),
+        (np.zeros((2, 3)), r"got float64; where 1 is white \(x \* 255\).round"),
+        (np.zeros((2, 3), np.float16), "got float16"),
+        (np.array([["a"]]), "got <U1"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(bad, message):
+    with pytest.raises(ValueError, match=f"array: expected .*{message}"):
         image.from_array(bad)
+
+
+def test_what_the_message_says_converts(rgb):
+    x = rgb / 255
+    made = eval("(x * 255).round().clip(0, 255).astype(np.uint8)", {"x": x, "np": np})
+    assert np.array_equal(image.from_array(made).rgb, rgb)
+
+
+def test_arrays_of_one_to_four_channels(rgb):
+    gray = rgb[..., 1]
+    for array in (gray, gray[..., None]):
+        picture = image.from_array(array)
+        assert (
+            picture.gray and picture.alpha is None and np.array_equal(picture.rgb, np.repeat(gray[..., None], 3, 2))
+        )
+    for array, gray in ((rgb[..., :2], True), (np.dstack([rgb, rgb[..., 0]]), False)):
+        picture = image.from_array(array)
+        assert picture.gray == gray and np.array_equal(picture.alpha, array[..., -1])
+        assert np.array_equal(picture.rgb[..., 0], array[..., 0]) and picture.rgb.shape == rgb.shape
+    opaque = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+    assert image.from_array(opaque).alpha is None and np.array_equal(image.from_array(opaque).rgb, rgb)
+    turned = image.from_array(rgb[::-1, ::-1])
+    assert np.array_equal(turned.rgb, rgb[::-1, ::-1]) and turned.rgb.flags.c_contiguous
+
+
+@pytest.mark.parametrize("kind", ["<u2", ">u2"])
+def test_wide_integers_and_truths_become_8_bits(kind, rgb):
+    wide = np.arange(65536).reshape(256, 256)
+    picture = image.from_array(wide.astype(kind))
+    assert picture.gray and np.array_equal(picture.rgb[..., 2], np.rint(wide / 257))
+    assert np.array_equal(image.from_array(rgb.astype(kind) * 257).rgb, rgb)
+    truth = image.from_array(rgb[..., 0] > 100)
+    assert truth.gray and np.array_equal(truth.rgb[..., 0], np.where(rgb[..., 0] > 100, 255, 0))
+
+
+def same(a, b):
+    planes = ((a.rgb, b.rgb), (a.alpha, b.alpha))
+    return a.gray == b.gray and all((x is None) == (y is None) and np.array_equal(x, y) for x, y in planes)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, bool])
+def test_tensors_are_as_arrays_channels_first_or_last(channels, dtype):
+    array = np.random.default_rng(3).integers(0, 2 if dtype is bool else 250, (9, 7, channels)).astype(dtype)
+    want, last = image.from_array(array), torch.from_numpy(array)
+    assert same(inputs.from_torch(last), want)
+    assert same(inputs.from_torch(last.permute(2, 0, 1)), want)
+    if dtype is np.uint8:
+        assert same(inputs.from_torch(last.permute(2, 0, 1).double() / 255), want)
+
+
+def test_where_channels_are_if_both_ends_could_be():
+    x = torch.zeros(2, 9, 3, dtype=torch.uint8)
+    assert inputs.from_torch(x).rgb.shape == (2, 9, 3) and not inputs.from_torch(x).gray
+    assert inputs.from_torch(torch.zeros(3, 9, 4, dtype=torch.uint8)).rgb.shape == (9, 4, 3)
+    assert inputs.from_torch(torch.zeros(1, 9, 4, dtype=torch.uint8)).rgb.shape == (9, 4, 3)
 
 
 def test_a_picture_checks_its_planes(rgb):

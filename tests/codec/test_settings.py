@@ -22,7 +22,7 @@ from ckbd.codec import deadzone, zone
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.networks.painting import Painter, Reader
-from ckbd.kernels import products
+from ckbd.kernels import products, reference
 from ckbd.kernels.lattice import Lattice, tile_table
 from ckbd.papers import scan
 from ckbd.papers.context import NAMED
@@ -178,6 +178,20 @@ def test_products_in_bfloat16_change_no_latent(kinds, kind, monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "linear", rounding(torch.nn.functional.linear))
     assert all(map(np.array_equal, codec.decode_latents(streams), want))
     assert called or isinstance(codec.decoder.zone, zone.Integers)
+
+
+def test_products_that_are_no_longer_exact_are_noticed_where_a_setting_could_do_that(kinds, monkeypatch):
+    """TF32 on a GPU with carrier float32, which here is played by a product that loses the last bits of its sums."""
+    load, codec, streams, _ = kinds("float32")
+    assert not codec.decoder.zone.wary, "on a CPU no setting does"
+    wary = load()
+    wary.decoder.zone.wary = True
+    want = codec.decode_latents(streams)
+    assert all(map(np.array_equal, wary.decode_latents(streams), want))
+    real = reference.linear
+    monkeypatch.setattr(reference, "linear", lambda *args: real(*args).bfloat16().to(args[0].dtype))
+    with pytest.raises(ValueError, match="are not exact, streams would not decode"):
+        wary.decode_latents(streams)
 
 
 @pytest.mark.parametrize("setting", ["device", "autocast_bfloat16", "no_grad", "inference_mode", "dispatch_mode"])

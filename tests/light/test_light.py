@@ -101,7 +101,7 @@ def test_another_model_and_too_large_a_picture_are_refused(tiny_path, streams):
 
 
 def test_model_files_are_checked_as_ever(tmp_path, tiny_path):
-    with pytest.raises(FileNotFoundError, match="no such file or shipped model"):
+    with pytest.raises(FileNotFoundError, match="no such file or model"):
         Decoder("nobody")
     (tmp_path / "m.safetensors").write_bytes(tiny_path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="not a safetensors file"):
@@ -186,28 +186,27 @@ def test_gains_are_those_of_the_model(light, monkeypatch):
         np.testing.assert_allclose(np.exp(light._log_gain(quality)), want, rtol=1e-5)
 
 
-def test_it_serves_few_pictures_that_are_not_large(tiny, tiny_path, tmp_path, monkeypatch):
-    paths = []
-    for i, side in enumerate((60, 65)):  # padded to 64 and 128
-        paths.append(tmp_path / f"{i}.ckbd")
-        paths[-1].write_bytes(tiny.encode([textured(side, side)])[0])
-    paths.append(tmp_path / "damaged.ckbd")
-    paths[-1].write_bytes(b"no stream")
-    assert not choice.serves(tiny_path, paths), "torch is here"
+def test_it_serves_few_pictures_that_are_not_large(tiny, tiny_path, monkeypatch):
+    heads = [tiny.encode([textured(side, side)])[0][: container.HEAD] for side in (60, 65)]  # padded to 64 and 128
+    heads.append(b"no stream")
+    assert not choice.serves(tiny_path, heads), "torch is here"
     monkeypatch.delitem(sys.modules, "torch")
-    assert choice.serves(tiny_path, paths)
+    assert choice.serves(tiny_path, heads)
     for name, most in (("ONE", 128 * 128), ("ALL", 64 * 64 + 128 * 128)):
         with monkeypatch.context() as patch:
             patch.setattr(choice, name, most)
-            assert choice.serves(tiny_path, paths)
+            assert choice.serves(tiny_path, heads)
             patch.setattr(choice, name, most - 1)
-            assert not choice.serves(tiny_path, paths)
-    assert not choice.serves(tiny_path, [*paths, tmp_path]), "only files can be read twice"
+            assert not choice.serves(tiny_path, heads)
+    assert not choice.serves(tiny_path, [*heads, None]), "only files can be read twice"
     with monkeypatch.context() as patch:
         patch.setattr(choice.arrays, "format_of", lambda model: "ckbd-variant-1")
-        assert not choice.serves(tiny_path, paths)
+        assert not choice.serves(tiny_path, heads)
+        assert choice.serves(None, heads), "nobody has the model of these, so it is not asked"
+        patch.setenv("CKBD_MODELS", str(tiny_path.parent))
+        assert not choice.serves(None, heads)
     monkeypatch.setattr(choice.zone, "exact", lambda: False)
-    assert not choice.serves(tiny_path, paths)
+    assert not choice.serves(tiny_path, heads) and not choice.serves(None, heads)
 
 
 COMMAND = """

@@ -1,7 +1,6 @@
 """decode_iter where something fails or ends: bad streams, sources, threads, processes; and how far ahead it goes."""
 
 import gc
-import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -295,11 +294,3 @@ def test_a_fork_in_the_middle_of_an_iteration(tiny_path, streams, want):
 
     in_child(work)
     assert len(list(iterator)) == 20 * len(streams) - 1, "the parent's goes on"
-
-
-def test_a_codec_is_pickled_as_what_loads_it_again(tiny_path, streams, want):
-    codec = pickle.loads(pickle.dumps(ckbd.load(tiny_path, threads=2, max_pixels=1 << 20)))
-    assert codec.team.threads == 2 and codec.decoder.max_pixels == 1 << 20
-    assert torch.equal(codec.decode_tensors(streams[:1], layout="HWC")[0], want[0])
-    with pytest.raises(TypeError, match="load one in each process"):
-        pickle.dumps(ckbd.Codec(codec.encoder, codec.decoder, codec.team, codec.device))

@@ -113,9 +113,9 @@ def test_tensors_are_pictures(tiny, pictures):
     with pytest.raises(TypeError, match="got a single one"):
         tiny.encode(chw)
     for wrong, message in (
-        (torch.zeros(4, 5, 6), r"expected \(3, H, W\), \(H, W, 3\) or \(H, W\), got \(4, 5, 6\)"),
+        (torch.zeros(5, 6, 7), r"expected \(C, H, W\), \(H, W, C\) or \(H, W\), C from 1 to 4, got \(5, 6, 7\)"),
         (torch.zeros(3, 0, 6), "got"),
-        (torch.zeros(3, 5, 6, dtype=torch.int16), "expected uint8 or floating point"),
+        (torch.zeros(3, 5, 6, dtype=torch.int16), "expected uint8, uint16, bool or floating point"),
         (torch.full((3, 5, 6), 1.5), r"expected values in \[0, 1\], got 1.5 to 1.5; clamp"),
         (torch.full((3, 5, 6), float("nan")), r"expected values in \[0, 1\]"),
     ):

@@ -40,8 +40,11 @@ class Carriers(Zone[CarrierState]):
         M = self.layers["output"].weight.shape[0] // 2
         self.w_context = reference.context_weight(self.layers["first"], M).contiguous()
         self.local = threading.local()
+        self.wary = device.type == "cuda" and dtype == torch.float32  # TF32 may be allowed meanwhile
 
     def begin(self, z: Tensor, quality: Tensor) -> CarrierState:
+        if self.wary:
+            reference.probe(self.device, self.dtype)
         z_hat = z.to(self.device, self.dtype).permute(0, 3, 1, 2)
         psi = hyper_map(z_hat, quality.to(self.device), self.layers, SITES, self.each)
         return CarrierState(reference.split(psi.to(torch.int8)))

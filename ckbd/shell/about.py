@@ -12,7 +12,7 @@ import ckbd
 from ckbd import _passes, _rans
 from ckbd.codec import container, machine
 from ckbd.kernels import products
-from ckbd.model import arrays
+from ckbd.model import library, places
 
 REACHES = {
     products.WIDE: "every product of eight bits is exact",
@@ -24,8 +24,10 @@ REACHES = {
 def lines() -> Iterator[str]:
     yield f"ckbd {ckbd.__version__}, streams of version {container.VERSION} and {container.TRACKS}"
     yield f"Python {platform.python_version()}, PyTorch {torch.__version__}, NumPy {np.__version__}"
-    for path in sorted(arrays.MODELS.glob("*.safetensors")):
-        yield f"model {path.stem}: {arrays.identity(arrays.read(path, arrays.FORMAT)[0]).hex()}"
+    for path in places.files():
+        identity = library.identity_of(path)
+        where = "" if path.parent == places.MODELS else f" ({path})"
+        yield f"model {path.stem}: {'no model file' if identity is None else identity.hex()}{where}"
     with machine.alone():
         reach = products.reach([(3200, 256)])
         eight, half = products.gain(torch.uint8), products.gain(torch.bfloat16)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ckbd import files
 from ckbd.codec import image
+from ckbd.shell import files, jobs
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def here(tmp_path, monkeypatch):
 
 def plan(*arguments):
     """As `ckbd encode` plans; paths as text."""
-    jobs, missing = files.plan(arguments[:-1], arguments[-1], image.find, ".ckbd", (".ckbd",))
-    return {str(source): str(target) for source, target in jobs}, {str(path): why for path, why in missing}
+    found = files.plan(arguments, files.Kind(image.find, None, ".ckbd", (".ckbd",)))
+    return {job.name: str(job.target) for job in found.jobs}, {str(path): why for path, why in found.missing}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,13 @@ def plan(*arguments):
         (["in/deep/er", "in/a.png", "new"], {"in/deep/er/a.b.JPG": "new/a.b.ckbd", "in/a.png": "new/a.ckbd"}),
         (["in/a.png", "in"], {"in/a.png": "in/a.ckbd"}),
         (["in/deep", "in"], {"in/deep/b.png": "in/b.ckbd", "in/deep/er/a.b.JPG": "in/er/a.b.ckbd"}),
+        (["in/a.png"], {"in/a.png": "in/a.ckbd"}),
+        (["in/a.png", "in/deep/b.png"], {"in/a.png": "in/a.ckbd", "in/deep/b.png": "in/deep/b.ckbd"}),
+        (["in/note.txt", "in/a.png"], {"in/note.txt": "in/note.ckbd", "in/a.png": "in/a.ckbd"}),
+        (["-"], {"-": "None"}),
+        (["-", "-"], {"-": "None"}),
+        (["-", "x.ckbd"], {"-": "x.ckbd"}),
+        (["in/a.png", "-"], {"in/a.png": "None"}),
     ],
 )
 def test_where_outputs_go(arguments, jobs, here):
@@ -53,7 +60,13 @@ def test_where_outputs_go(arguments, jobs, here):
         (["in/a.png", "in/a.jpg", "out"], "in/a.png and in/a.jpg would both be written to out/a.ckbd"),
         (["in/a.png", "in/a.png", "out"], "would both be written to out/a.ckbd"),
         (["in/deep", "in/deep/b.png", "out"], "would both be written to out/b.ckbd"),
-        (["in/a.png", "in/a.png"], "OUT in/a.png: expected a folder"),
+        (["in/a.png", "in/a.jpg"], "in/a.png and in/a.jpg would both be written to in/a.ckbd"),
+        (["in"], "in is a folder: OUT, where its files go, is missing"),
+        (["in", "in/a.png"], "in is a folder"),
+        (["-", "-", "-"], "- can be read but once"),
+        (["-", "named.ckbd"], "OUT named.ckbd: expected a file's name"),
+        (["in/a.png", "in/deep/b.png", "-"], "OUT -: expected a folder for more than one file"),
+        (["in", "-"], "OUT -: expected a folder for more than one file"),
         (["in/deep", "in/deep"], "OUT in/deep is also an input"),
         (["in/deep", "./in/../in/deep/"], "is also an input"),
         (["odd/x.ckbd", "odd/x.ckbd"], "OUT odd/x.ckbd is also an input"),
@@ -99,29 +112,34 @@ def test_jobs_side_by_side_are_reported_in_order(tmp_path, capsys):
     from ckbd.codec.machine import Team
     from ckbd.pipeline import flow
 
-    jobs = [(tmp_path / f"in{i}", tmp_path / f"out{i}") for i in range(12)]
+    plan = files.Plan([files.Job(tmp_path / f"in{i}", tmp_path / f"out{i}") for i in range(12)])
     begun = []
 
-    def work(source, target):
-        begun.append(source)
-        time.sleep(0.01 if source.name.endswith("0") else 0.001)
-        if source.name == "in5":
+    def work(job):
+        begun.append(job)
+        time.sleep(0.01 if job.name.endswith("0") else 0.001)
+        if job.source.name == "in5":
             raise ValueError("no good")
-        return f"line {source.name}"
+        return jobs.Done(f"line {job.source.name}", 3, 8)
 
     team = Team(3)
-    status = files.run(jobs, [], work, force=False, ordered=lambda f, items: flow.ordered(f, items, team, 3))
+
+    def ordered(work, items):
+        return flow.ordered(work, items, team, 3)
+
+    status = jobs.run(plan, work, force=False, ordered=ordered)
     out = capsys.readouterr()
-    assert status == 1 and out.err == f"ckbd: {jobs[5][0]}: no good\n"
-    want = [f"{source} -> {target}  line {source.name}" for source, target in jobs if source.name != "in5"]
-    assert out.out.splitlines() == want
+    assert status == 1 and out.err == f"ckbd: {plan.jobs[5].name}: no good\n"
+    want = [f"{job.name} -> {job.target}  line {job.source.name}" for job in plan.jobs if job.source.name != "in5"]
+    assert out.out.splitlines()[:-1] == want
+    assert out.out.splitlines()[-1].startswith("11 files  1 failed  33 bytes  3.0000 bpp  ")
     begun.clear()
 
-    def interrupted(source, target):
-        if source.name == "in0":
+    def interrupted(job):
+        if job.source.name == "in0":
             raise KeyboardInterrupt
-        return work(source, target)
+        return work(job)
 
     with pytest.raises(KeyboardInterrupt):
-        files.run(jobs, [], interrupted, force=False, ordered=lambda f, items: flow.ordered(f, items, team, 3))
+        jobs.run(plan, interrupted, force=False, ordered=ordered)
     assert len(begun) <= 6 and team._idle == 2, "none was begun after it"

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -11,16 +13,17 @@ from conftest import textured
 from jpeg_codec import JpegCodec
 from PIL import Image
 
-from ckbd import about, cli, loading
-from ckbd import target as targets
+from ckbd import cli, loading
 from ckbd.codec import container
 from ckbd.codec.image import Picture, psnr
 from ckbd.kernels import products
+from ckbd.shell import about
+from ckbd.shell import target as targets
 
 
 @pytest.fixture
 def loads(monkeypatch):
-    """Stands in for ckbd.load; the list of its calls."""
+    """Stands in for ckbd.load; the list of its calls. Its streams name no model, so decoding them takes --model."""
     calls = []
 
     def load(model, **options):
@@ -54,13 +57,13 @@ def test_one_file_there_and_back(here, loads, capsys):
     size = (here / "a.ckbd").stat().st_size
     expected = f"a.png -> a.ckbd  {size} bytes  {8 * size / 570:.4f} bpp  quality 80\n"
     assert capsys.readouterr() == (expected, "")
-    assert cli.main(["decode", "a.ckbd", "b.bmp"]) == 0
+    assert cli.main(["decode", "a.ckbd", "b.bmp", "--model", "m"]) == 0
     assert capsys.readouterr() == ("a.ckbd -> b.bmp  30x19\n", "")
     with Image.open("b.bmp") as pil:
         assert pil.size == (30, 19) and pil.format == "BMP"
     assert loads == [
         ("m", {"device": "cpu", "threads": 2, "backend": "torch", "precision": "auto"}),
-        ("default", {"device": "cpu", "threads": None, "backend": "auto", "precision": "auto"}),
+        ("m", {"device": "cpu", "team": ANY, "backend": "auto", "precision": "auto"}),
     ]
 
 
@@ -70,8 +73,9 @@ def test_folders_are_mirrored(here, capsys):
     (here / "in" / "note.txt").write_text("no image")
     assert cli.main(["encode", "in", "single.png", "out"]) == 0
     assert files(here / "out") == ["a.ckbd", "deep/b.ckbd", "deep/er/a.ckbd", "single.ckbd"]
-    assert len(capsys.readouterr().out.splitlines()) == 4
-    assert cli.main(["decode", "out", "back"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and re.fullmatch(r"4 files  \d+ bytes  [\d.]+ bpp  [\d.]+ s  [\d.]+ files/s", lines[-1])
+    assert cli.main(["decode", "out", "back", "--model", "m"]) == 0
     assert files(here / "back") == ["a.png", "deep/b.png", "deep/er/a.png", "single.png"]
 
 
@@ -82,7 +86,8 @@ def test_a_bad_file_fails_alone(here, capsys):
     (here / "empty").mkdir()
     assert cli.main(["encode", "in", "missing.png", "empty", "out"]) == 1
     out, err = capsys.readouterr()
-    assert files(here / "out") == ["a.ckbd", "c.ckbd"] and len(out.splitlines()) == 2
+    assert files(here / "out") == ["a.ckbd", "c.ckbd"] and len(out.splitlines()) == 3
+    assert out.splitlines()[-1].startswith("2 files  3 failed  ")
     lines = err.splitlines()
     assert len(lines) == 3 and all(line.startswith("ckbd: ") for line in lines)
     assert (
@@ -96,7 +101,7 @@ def test_a_bad_stream_fails_alone_and_in_one_line(here, capsys):
     (here / "out" / "b.ckbd").write_bytes(b"junk")
     (here / "out" / "c.ckbd").mkdir()
     capsys.readouterr()
-    assert cli.main(["decode", "out", "back"]) == 1
+    assert cli.main(["decode", "out", "back", "--model", "m"]) == 1
     assert files(here / "back") == ["a.png"]
     assert capsys.readouterr().err == "ckbd: out/b.ckbd: magic at offset 0: expected another one\n"
 
@@ -111,9 +116,10 @@ def test_nothing_is_overwritten_without_force(here, capsys):
     assert (here / "out" / "a.ckbd").read_bytes() == b"precious" and (here / "out" / "b.ckbd").is_file()
     assert cli.main(["encode", "in", "out", "--force"]) == 0
     assert (here / "out" / "a.ckbd").read_bytes() != b"precious"
-    assert cli.main(["decode", "out", "back"]) == 0
-    assert cli.main(["decode", "out", "back"]) == 1
-    assert cli.main(["decode", "--force", "out", "back"]) == 0
+    decode = ["decode", "--model", "m", "out", "back"]
+    assert cli.main(decode) == 0
+    assert cli.main(decode) == 1
+    assert cli.main([*decode, "--force"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -144,7 +150,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(arguments, re
     "arguments",
     [
         [],
-        ["encode", "a.png"],
+        ["encode"],
+        ["encode", "a.png", "out", "--quallity", "5"],
+        ["info", "a.ckbd", "b.ckbd"],
+        ["encode", "a.png", "out", "--force", "--skip-existing"],
         ["encode", "a.png", "out", "--quality", "0.9"],
         ["encode", "a.png", "out", "--quality", "nan"],
         ["encode", "a.png", "out", "--effort", "2"],
@@ -239,7 +248,7 @@ def test_a_target_out_of_reach_takes_the_nearest_end_and_warns(target, quality, 
     assert err.startswith("ckbd: a.png: warning: ") and f"out of reach; quality {quality} gives" in err
 
 
-@pytest.mark.parametrize("where", ["encode", "rename"])
+@pytest.mark.parametrize("where", ["encode", "link"])
 def test_an_interrupt_is_clean(where, here, monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -249,7 +258,7 @@ def test_an_interrupt_is_clean(where, here, monkeypatch, capsys):
     if where == "encode":
         monkeypatch.setattr(JpegCodec, "encode", interrupted)
     else:
-        monkeypatch.setattr(os, "replace", interrupted)
+        monkeypatch.setattr(os, "link", interrupted)
     assert cli.main(["encode", "in", "out"]) == 130
     assert capsys.readouterr().err == "ckbd: interrupted\n"
     assert files(here) == ["in/a.png", "in/b.png"]
@@ -269,9 +278,9 @@ def test_an_image_that_the_suffix_cannot_hold_fails_alone(here, monkeypatch, cap
     rgb = np.zeros((2, 3, 3), np.uint8)
     monkeypatch.setattr(JpegCodec, "decode_pictures", lambda self, streams: [Picture(rgb, rgb[..., 0])])
     (here / "a.ckbd").touch()
-    assert cli.main(["decode", "a.ckbd", "a.jpg"]) == 1
+    assert cli.main(["decode", "a.ckbd", "a.jpg", "--model", "m"]) == 1
     assert "cannot write mode RGBA as JPEG" in capsys.readouterr().err and files(here) == ["a.ckbd"]
-    assert cli.main(["decode", "a.ckbd", "a.png"]) == 0
+    assert cli.main(["decode", "a.ckbd", "a.png", "--model", "m"]) == 0
 
 
 FIELDS = [("magic", 0, 4, "ckbd"), ("width", 4, 2, "768"), ("payload", 6, 1000, "")]

@@ -1,0 +1,1 @@
+"""Files of pictures: what they hold beside pixels, and how they are written whole."""

@@ -1,0 +1,40 @@
+"""Where model files lie: those that ship, and the folders of the environment variable CKBD_MODELS."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MODELS = Path(__file__).parent / "weights"
+ALIASES = {"default": "small"}
+VARIABLE = "CKBD_MODELS"  # folders, separated as those of PATH
+SUFFIX = ".safetensors"
+
+
+def folders() -> list[Path]:
+    """The shipped models' folder, then those of CKBD_MODELS in their order."""
+    return [MODELS, *(Path(one) for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one)]
+
+
+def files() -> list[Path]:
+    """The model files of these folders, by name within each; a folder that is not there has none."""
+    return [path for folder in folders() for path in sorted(folder.glob(f"*{SUFFIX}")) if path.is_file()]
+
+
+def is_name(model: str | Path) -> bool:
+    """Whether that is a model's name, rather than the path of a file."""
+    return Path(model).name == str(model) and Path(model).suffix != SUFFIX
+
+
+def find(model: str | Path) -> Path:
+    """The file of a model: a path, or a name, of a shipped model first. Raises FileNotFoundError."""
+    path = Path(model)
+    if not is_name(model):
+        found = path if path.is_file() else None
+    else:
+        name = ALIASES.get(path.name, path.name)
+        found = next((one for folder in folders() if (one := folder / f"{name}{SUFFIX}").is_file()), None)
+    if found is None:
+        known = ", ".join(dict.fromkeys(one.stem for one in files())) or "none"
+        raise FileNotFoundError(f"model {str(model)!r}: no such file or model (known: {known})")
+    return found

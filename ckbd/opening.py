@@ -1,0 +1,47 @@
+"""ckbd.open and ckbd.decode: the pictures of streams, each by the model that it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ckbd.readers import codecs
+
+if TYPE_CHECKING:
+    from ckbd.api import Codec
+    from ckbd.pillow import CkbdImageFile
+
+
+def open(source: str | os.PathLike[str] | IO[bytes], *, model: str | Path | None = None) -> CkbdImageFile:
+    """A Pillow image of a .ckbd file, a path or the file itself: size, mode and metadata are there at once.
+
+    Pixels come with the first use of them, or load(); PyTorch is imported then. model: a name or a file, for streams
+    of that model alone; None: the one that the stream names. Raises OSError, and FormatError for what is damaged.
+    """
+    from ckbd.pillow import CkbdImageFile
+
+    image = CkbdImageFile(source)
+    image.model = model
+    return image
+
+
+def decode(streams: Sequence[bytes], *, model: str | Path | None = None, **options: Any) -> list[Image.Image]:
+    """Streams to PIL images as ckbd.Codec.decode, each by the model that it names; models are loaded once a process.
+
+    model: as in open. options: those of ckbd.load.
+    """
+    if isinstance(streams, (bytes, bytearray, memoryview)):  # a sequence, too, but of numbers
+        raise TypeError("streams: expected a sequence of streams, got the bytes of one")
+    readers = codecs(model, **options)
+    by_model: dict[int, tuple[Codec, list[int]]] = {}
+    for i, stream in enumerate(streams):
+        codec = readers.of(stream)
+        by_model.setdefault(id(codec), (codec, []))[1].append(i)
+    found: dict[int, Image.Image] = {}
+    for codec, numbers in by_model.values():
+        found |= zip(numbers, codec.decode([streams[i] for i in numbers]), strict=True)
+    return [found[i] for i in range(len(found))]

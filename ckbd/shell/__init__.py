@@ -1,0 +1,1 @@
+"""The command `ckbd`, whose way in is ckbd.cli."""

@@ -1,0 +1,98 @@
+"""Where models are found: by name, in the folders of CKBD_MODELS, by the identity that a stream names."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import tiny_model
+from safetensors.numpy import save_file
+
+from ckbd.model import arrays, library, places
+from ckbd.model import file as modelfile
+
+
+@pytest.fixture
+def shelves(tmp_path, monkeypatch, tiny_path):
+    """Two folders of CKBD_MODELS, the second with the tiny model in it."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir(), second.mkdir()
+    shutil.copy(tiny_path, second / "tiny.safetensors")
+    monkeypatch.setenv("CKBD_MODELS", os.pathsep.join([str(first), "", str(tmp_path / "nowhere"), str(second)]))
+    return first, second
+
+
+def test_names_and_paths(shelves, tmp_path, monkeypatch):
+    first, second = shelves
+    assert places.find("default") == places.find("small") == places.MODELS / "small.safetensors"
+    assert places.find("tiny") == second / "tiny.safetensors"
+    shutil.copy(second / "tiny.safetensors", first / "tiny.safetensors")
+    assert places.find("tiny") == first / "tiny.safetensors", "in their order"
+    shutil.copy(second / "tiny.safetensors", first / "small.safetensors")
+    assert places.find("small").parent == places.MODELS, "what ships comes first"
+    assert places.find(first / "small.safetensors").parent == first
+    assert [path.name for path in places.files()][-3:] == [
+        "small.safetensors",
+        "tiny.safetensors",
+        "tiny.safetensors",
+    ]
+    monkeypatch.chdir(first)
+    assert places.find("tiny.safetensors").samefile(first / "tiny.safetensors"), "a suffix makes it a path"
+    for wrong in ("nobody", "first/tiny", "other.safetensors", tmp_path, tmp_path / "first"):
+        with pytest.raises(FileNotFoundError, match=r"no such file or model \(known: base, small, tiny\)"):
+            places.find(wrong)
+    monkeypatch.setenv("CKBD_MODELS", "")
+    assert places.folders() == [places.MODELS]
+
+
+def test_identities_of_all_kinds_of_files(golden):
+    names = {path.stem: library.identity_of(path).hex() for path in places.files()}
+    assert names["model"] == "3e2db019b0d6" and set(names) > {"small", "base", "variant_raster", "variant_mixture"}
+    assert len(set(names.values())) == len(names)
+    for path in places.files():
+        read, _ = arrays.read(path, arrays.format_of(path))
+        assert arrays.identity(read) == arrays.identity_of(path), "all of the file gives the same"
+        assert (
+            library.holder(arrays.identity_of(path)) == path and library.name_of(arrays.identity(read)) == path.stem
+        )
+
+
+@pytest.fixture
+def golden(monkeypatch):
+    monkeypatch.setenv("CKBD_MODELS", str(Path(__file__).parent.parent / "golden"))
+
+
+def test_a_file_that_changes_is_read_again(shelves, tiny_path):
+    first, _ = shelves
+    path, own = first / "changing.safetensors", library.identity_of(tiny_path)
+    other = modelfile.save(tiny_model(1), path)
+    assert library.holder(other) == path and library.name_of(other) == "changing"
+    shutil.copy(tiny_path, path)
+    os.utime(path, ns=(1, 1))
+    assert library.holder(other) is None and library.holder(own) == path
+    path.unlink()
+    assert library.holder(own).parent.name == "second"
+
+
+def test_files_that_are_no_models_are_passed_over_and_named(shelves, tiny_path):
+    first, _ = shelves
+    (first / "a.safetensors").write_bytes(b"nothing")
+    (first / "b.safetensors").write_bytes(tiny_path.read_bytes()[:-1])
+    (first / "c.safetensors").mkdir()
+    save_file({}, first / "d.safetensors")
+    assert library.holder(library.identity_of(tiny_path)).parent.name == "second"
+    assert library.holder(bytes(6)) is None and library.name_of(bytes(6)) is None
+    line = library.known()
+    assert (
+        "small (ed2c3ab4f0c5)" in line
+        and "tiny (" in line
+        and f"CKBD_MODELS is {os.environ['CKBD_MODELS']!r}" in line
+    )
+    assert line.endswith(
+        f"not readable: {first / 'a.safetensors'}, {first / 'b.safetensors'}, {first / 'd.safetensors'}"
+    )
+
+
+def test_without_folders(monkeypatch):
+    monkeypatch.delenv("CKBD_MODELS", raising=False)
+    assert library.known().endswith("; CKBD_MODELS is not set")
