@@ -72,6 +72,9 @@ class Codec(Generic[E, D]):
         function, arguments = self.origin
         return partial(function, **arguments), ()
 
+    def __repr__(self) -> str:
+        return f"<ckbd.Codec of model {self.model_hash} on {self.device}, threads {self.team.threads}>"
+
     @property
     def model(self) -> Networks:
         """The model's networks, tables and identity, as they run."""

@@ -10,7 +10,7 @@ import torch
 from ckbd import api
 from ckbd.api import Codec
 from ckbd.codec import container, machine
-from ckbd.model import arrays, places
+from ckbd.model import arrays, library, places
 
 VARIANT = "ckbd-variant-1"  # ckbd.papers.file.FORMAT, whose import most have no use for
 
@@ -26,7 +26,7 @@ def load(
     backend: str = "auto",
     precision: str = "auto",
 ) -> Codec:
-    """Load a model file, or a shipped model by name, ready to encode and decode.
+    """Load a model, ready to encode and decode: a file, or by its name or its identity one of those that are here.
 
     device: where the networks run. threads: how many CPU threads the codec may use, for the entropy coder and, on a
     CPU, for the networks; None: as many as PyTorch is set to, a setting that is never changed. team: another codec's
@@ -49,7 +49,7 @@ def load(
         raise ValueError("team, threads: expected one of them; a team has threads of its own")
     # Networks are then like any others, through which gradients may go, whatever they are loaded in.
     with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
-        codec = _load(model, team or machine.Team(machine.threads_of(threads)), arguments)
+        codec = _load(library.find(model), team or machine.Team(machine.threads_of(threads)), arguments)
     # A file is a file wherever the other process begins; what has a name may lie elsewhere there.
     again: dict[str, Any] = {"model": str(model) if places.is_name(model) else Path(model).absolute()}
     again |= {"identity": codec.model.identity, "threads": threads if team is None else team.threads}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +18,21 @@ if TYPE_CHECKING:
 
 
 def open(source: str | os.PathLike[str] | IO[bytes], *, model: str | Path | None = None) -> CkbdImageFile:
-    """A Pillow image of a .ckbd file, a path or the file itself: size, mode and metadata are there at once.
+    """A Pillow image of a .ckbd file, a path or the file itself, from its beginning: size, mode and metadata at once.
 
     Pixels come with the first use of them, or load(); PyTorch is imported then. model: a name or a file, for streams
     of that model alone; None: the one that the stream names. Raises OSError, and FormatError for what is damaged.
     """
     from ckbd.pillow import CkbdImageFile
 
+    if not isinstance(source, (str, os.PathLike)):
+        if not hasattr(source, "read"):
+            what = type(source).__name__
+            raise TypeError(f"source: expected a path or a file, got {what} (ckbd.decode takes the bytes of streams)")
+        try:
+            source.seek(0)
+        except (AttributeError, OSError):  # of a pipe all is read
+            source = io.BytesIO(source.read())
     image = CkbdImageFile(source)
     image.model = model
     return image
@@ -39,6 +48,8 @@ def decode(streams: Sequence[bytes], *, model: str | Path | None = None, **optio
     readers = codecs(model, **options)
     by_model: dict[int, tuple[Codec, list[int]]] = {}
     for i, stream in enumerate(streams):
+        if not isinstance(stream, (bytes, bytearray, memoryview)):
+            raise TypeError(f"stream: expected bytes, got {type(stream).__name__} (ckbd.open takes paths and files)")
         codec = readers.of(stream)
         by_model.setdefault(id(codec), (codec, []))[1].append(i)
     found: dict[int, Image.Image] = {}

@@ -6,8 +6,6 @@ the CPU; the codec of each model is loaded once a process, by the first image th
 
 from __future__ import annotations
 
-import io
-import threading
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,18 +14,20 @@ from PIL import Image, ImageFile
 from ckbd.codec import container, sections
 from ckbd.codec.container import FormatError
 from ckbd.codec.files import metadata
+from ckbd.forks import Lock
 
 FORMAT, SUFFIX, MIME = "CKBD", ".ckbd", "image/x-ckbd"
+KINDS: dict[str, tuple[type, ...]] = {"exif": (bytes, Image.Exif), "xmp": (bytes, str), "icc_profile": (bytes,)}
 
 
-class DamagedImage(FormatError, OSError):
+class UnreadableImage(FormatError, OSError):
     """A FormatError that is an OSError too, which is what users of Pillow expect of files that cannot be read."""
 
 
 class CkbdImageFile(ImageFile.ImageFile):
     """An opened stream. model: the one that is to decode it, a name or a file; None: the one that it names.
 
-    info has "icc_profile", "exif" and "xmp" where the stream has them, and "quality" and "model" of its header.
+    info has "icc_profile", "exif" and "xmp" where the stream has them, "ckbd_quality" and "ckbd_model" of its header.
     """
 
     format, format_description = FORMAT, "ckbd, a learned codec"
@@ -39,69 +39,76 @@ class CkbdImageFile(ImageFile.ImageFile):
             s = container.outline(self.fp)
             found = sections.metadata_of(s)
         except FormatError as error:
-            raise _damaged(error) from error
+            raise _unreadable(error) from error
         h = s.header
         self._size = h.width, h.height
         self._mode = ("L" if h.gray else "RGB") + ("A" if container.ALPHA in s.sections else "")
-        self.info |= {"quality": h.quality2 / 2, "model": h.model.hex()}
+        self.info |= {"ckbd_quality": h.quality2 / 2, "ckbd_model": h.model.hex()}
         if container.ICC in s.sections:
             self.info["icc_profile"] = s.sections[container.ICC]
         if "exif" in found:
             self.info["exif"] = metadata.MARKER + found["exif"]
         if "xmp" in found:
             self.info["xmp"] = found["xmp"]
-        self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
-        self._loading = threading.RLock()
+        self.tile = [ImageFile._Tile("ckbd", (0, 0, *self.size), 0, self.mode)]  # one, which load() takes
+        self._loading = Lock()
 
     def load(self) -> Any:
         """The pixels, decoded by the first call. Raises FormatError, which is an OSError here.
 
         A stream that ends early has no picture, so ImageFile.LOAD_TRUNCATED_IMAGES changes nothing.
         """
-        with self._loading:
-            if self.tile and self.fp is None:
-                raise OSError("closed or verified before it was loaded: open it again")
+        with self._loading.held():
             if self.tile:
-                self._decode(self._stream())
-            return super().load()
+                if self.fp is None:
+                    raise OSError("closed or verified before it was loaded: open it again")
+                decoded = self._decoded(self._stream())
+                self.im, self.readonly, self.tile = decoded.im, decoded.readonly, []
+                if self._exclusive_fp:
+                    self.fp.close()
+                self.fp = None
+            return Image.Image.load(self)
 
     def load_seek(self, pos: int) -> None:
-        """Pixels are where they begin; and without this Pillow would map the stream's own file in their place."""
+        """Never called: to ImageFile.Parser it says that there is a load() of its own."""
 
     def verify(self) -> None:
-        """Checks all that can be known of the stream without decoding it, its checksums above all."""
-        try:
-            container.describe(self._stream())
-        except FormatError as error:
-            raise _damaged(error) from error
-        super().verify()
+        """Checks all that can be known of the stream without decoding it, its checksums above all. To be called
+        directly after open, as of any format, and the image is to be opened again after it.
+        """
+        with self._loading.held():
+            if self.fp is None:
+                raise OSError("verify() is for images that were just opened: open it again")
+            try:
+                container.describe(self._stream())
+            except FormatError as error:
+                raise _unreadable(error) from error
+            super().verify()
 
     def _stream(self) -> bytes:
         assert self.fp is not None
         self.fp.seek(0)
         return self.fp.read()
 
-    def _decode(self, stream: bytes) -> None:
+    def _decoded(self, stream: bytes) -> Image.Image:
         from ckbd.readers import codecs
 
         try:
-            (image,) = codecs(self.model).of(stream).decode([stream])
+            return codecs(self.model).of(stream).decode([stream])[0]
         except FormatError as error:
-            raise _damaged(error) from error
-        if self.fp is not None and self._exclusive_fp:
-            self.fp.close()
-        self.fp = io.BytesIO(image.tobytes())
+            raise _unreadable(error) from error
 
     def __getstate__(self) -> list[Any]:
         return [*super().__getstate__(), self.model]
 
     def __setstate__(self, state: list[Any]) -> None:
-        self._loading, self.model = threading.RLock(), state.pop()
+        self._loading, self.fp, self.model = Lock(), None, state.pop()
         super().__setstate__(state)
 
 
-def _damaged(error: FormatError) -> DamagedImage:
-    return DamagedImage(error.field, error.offset, error.reason)
+def _unreadable(error: FormatError) -> UnreadableImage:
+    why = "; LOAD_TRUNCATED_IMAGES changes nothing: a part of a stream has no picture"
+    return UnreadableImage(error.field, error.offset, error.reason + why * bool(ImageFile.LOAD_TRUNCATED_IMAGES))
 
 
 def _accept(prefix: bytes) -> bool:
@@ -115,13 +122,17 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     from ckbd.readers import codecs
 
     given = image.encoderinfo
-    if own := {name: given[name] for name in ("exif", "xmp", "icc_profile") if name in given}:
+    if own := {name: given[name] for name in KINDS if name in given}:
+        for name, value in own.items():
+            if value is not None and not isinstance(value, KINDS[name]):
+                raise TypeError(f"{name}: expected {KINDS[name][0].__name__} or None, got {type(value).__name__}")
         if isinstance(own.get("exif"), Image.Exif):
-            own["exif"] = own["exif"].tobytes()
+            own["exif"] = own["exif"].tobytes() if len(own["exif"]) else None
         image = image.copy()
         image.info = {name: value for name, value in (image.info | own).items() if name not in own or value}
-    codec = codecs().at(given.get("model", "default"))
-    (stream,) = codec.encode([image], quality=given.get("quality", 50), effort=given.get("effort"))
+    codec = codecs().at(given.get("model") or "default")
+    quality = 50 if given.get("quality") is None else given["quality"]
+    (stream,) = codec.encode([image], quality=quality, effort=given.get("effort"))
     file.write(stream)
 
 

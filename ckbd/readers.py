@@ -5,7 +5,6 @@ Without torch, which comes with the codecs.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ckbd.codec import container
 from ckbd.codec.container import FormatError
-from ckbd.forks import after_fork
-from ckbd.model import library, places
+from ckbd.forks import Lock
+from ckbd.model import library
 
 if TYPE_CHECKING:
     from ckbd.api import Codec
@@ -30,13 +29,8 @@ class Readers(Generic[T]):
 
     def __init__(self, load: Callable[[str | Path], T], model: str | Path | None = None):
         self.load, self.model = load, model
-        self._loaded: dict[tuple[str | Path, bytes | None], T] = {}
-        self.forget()
-        after_fork(self)
-
-    def forget(self) -> None:
-        """Of who holds the lock: in the child of a fork it is nobody. What is loaded stays."""
-        self._lock = threading.Lock()
+        self._loaded: dict[str | Path, tuple[bytes | None, T]] = {}
+        self._lock = Lock()
 
     def of(self, stream: bytes) -> T:
         """What reads a stream, of which its first bytes are enough. Raises FormatError for what is no stream or of
@@ -49,7 +43,7 @@ class Readers(Generic[T]):
 
     def at(self, model: str | Path) -> T:
         """What reads the streams of a model, a name or a file, as it is now. Raises what load raises."""
-        path = places.find(model)
+        path = library.find(model)
         return self._get(path, library.identity_of(path))
 
     def ready(self) -> None:
@@ -58,11 +52,11 @@ class Readers(Generic[T]):
             self._get(self.model, None)
 
     def _get(self, model: str | Path, identity: bytes | None) -> T:
-        """identity: of a file, which may be another by the next time."""
-        with self._lock:  # others wait for the one that loads
-            if (model, identity) not in self._loaded:
-                self._loaded[model, identity] = self.load(model)
-            return self._loaded[model, identity]
+        """identity: of a file, which is loaded again when it has become another."""
+        with self._lock.held():  # others wait for the one that loads
+            if model not in self._loaded or self._loaded[model][0] != identity:
+                self._loaded[model] = identity, self.load(model)
+            return self._loaded[model][1]
 
 
 def file_of(identity: bytes) -> Path:

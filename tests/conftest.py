@@ -1,6 +1,7 @@
 """Small models and pictures that the tests share; every random number comes from a seed."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,19 @@ def tiny_path(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_path) -> ckbd.Codec:
     return ckbd.load(tiny_path)
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch, tiny_path):
+    """A folder to work in; `one` and `two` are tiny models by name."""
+    models = tmp_path / "models"
+    models.mkdir()
+    shutil.copy(tiny_path, models / "one.safetensors")
+    modelfile.save(tiny_model(1), models / "two.safetensors")
+    monkeypatch.setenv("CKBD_MODELS", str(models))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,12 @@ def test_a_pickle_finds_its_file_from_anywhere_and_no_other_model(tiny_path, tmp
     assert b"/" not in pickle.dumps(ckbd.load("small")).replace(b"ckbd/", b""), "a name may lie elsewhere there"
 
 
+def test_what_is_seen_at_a_prompt(tiny_path):
+    codec = ckbd.load(tiny_path, threads=3)
+    assert repr(codec) == f"<ckbd.Codec of model {codec.model_hash} on cpu, threads 3>"
+    assert set(dir(ckbd)) == {*ckbd.__all__, "__version__"} and {"load", "open", "decode"} < set(dir(ckbd))
+
+
 def test_a_codec_crosses_into_a_spawned_process(tiny_path, streams, want):
     codec = ckbd.load(tiny_path, threads=1)
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

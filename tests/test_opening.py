@@ -1,9 +1,11 @@
 """ckbd.open and ckbd.decode: each stream by the model that it names."""
 
 import io
+import os
 import pickle
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +90,40 @@ def test_what_is_no_stream(stream):
         ckbd.open(io.BytesIO(stream))
 
 
+class Raw:
+    """A file that gives a few bytes at a time, and cannot seek."""
+
+    def __init__(self, data):
+        self.inner = io.BytesIO(data)
+
+    def read(self, count=-1):
+        return self.inner.read(count if count < 0 else min(count, 5))
+
+
+def test_files_of_every_kind_are_opened_from_their_beginning(mixed, tmp_path):
+    data = mixed[0][0]
+    moved = io.BytesIO(data)
+    moved.seek(4)
+    read, write = os.pipe()
+    os.write(write, data)
+    os.close(write)
+    (tmp_path / "a.ckbd").write_bytes(data)
+    short = Raw(data)
+    short.seek = short.inner.seek
+    for source in (moved, Raw(data), short, open(read, "rb"), open(tmp_path / "a.ckbd", "rb", buffering=0)):
+        opened = ckbd.open(source)
+        assert opened.size == (30, 20) and np.asarray(opened).any()
+
+
 def test_wrong_arguments(mixed):
     for single in (mixed[0][0], bytearray(mixed[0][0]), memoryview(mixed[0][0])):
         with pytest.raises(TypeError, match="got the bytes of one"):
             ckbd.decode(single)
+    for path in ("a.ckbd", Path("a.ckbd")):
+        with pytest.raises(TypeError, match="expected bytes, got .*ckbd.open takes paths"):
+            ckbd.decode([path])
+    with pytest.raises(TypeError, match="expected a path or a file, got bytes .ckbd.decode takes"):
+        ckbd.open(mixed[0][0])
     with pytest.raises(TypeError, match="nonsense"):
         ckbd.decode([mixed[0][0]], nonsense=1)
     with pytest.raises(FormatError, match="max_pixels"):
@@ -114,6 +146,7 @@ def test_a_model_is_loaded_once_whatever_the_threads(mixed):
 
     def load(model):
         loads.append(model)
+        time.sleep(0.05)  # long enough for the others to come
         return object()
 
     readers = Readers(load)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import copy
+import dataclasses
 import io
 import multiprocessing
 import os
@@ -10,17 +11,19 @@ import shutil
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import textured
+from conftest import textured, tiny_model
 from PIL import Image, ImageCms, ImageFile, ImageOps, ImageSequence, UnidentifiedImageError
 
 import ckbd
 import ckbd.pillow
 from ckbd.codec import container
 from ckbd.codec.container import FormatError
+from ckbd.model import file as modelfile
 
 RGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -64,8 +67,8 @@ def test_what_is_saved_is_opened(mode, rgb, tmp_path, tiny):
     (want,) = tiny.decode([data])
     with Image.open(tmp_path / "a.ckbd") as pil:
         assert (pil.format, pil.mode, pil.size) == ("CKBD", mode, source.size)
-        assert pil.get_format_mimetype() == "image/x-ckbd" and pil.info["quality"] == 80
-        assert pil.info["model"] == tiny.model_hash
+        assert pil.get_format_mimetype() == "image/x-ckbd" and pil.info["ckbd_quality"] == 80
+        assert pil.info["ckbd_model"] == tiny.model_hash
         assert np.array_equal(np.asarray(pil), np.asarray(want)) and pil.load()[0, 0] == want.getpixel((0, 0))
     if "A" in mode:
         assert np.array_equal(np.asarray(pil.getchannel("A")), np.asarray(source.getchannel("A")))
@@ -125,13 +128,19 @@ def test_every_bit_of_a_stream_counts(path):
         data[at] ^= 16
     pil = Image.open(io.BytesIO(data))
     pil.verify()
-    with pytest.raises(OSError, match="open it again"):
-        pil.load()
+    for action in (pil.load, pil.verify):
+        with pytest.raises(OSError, match="open it again"):
+            action()
+    loaded = Image.open(path)
+    loaded.load()
+    for pil in (loaded, pickle.loads(pickle.dumps(loaded))):
+        with pytest.raises(OSError, match="open it again"):
+            pil.verify()
 
 
 def test_truncated_images_are_refused_whatever_the_flag(path, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(FormatError, match="payload at byte"):
+    with pytest.raises(FormatError, match="payload at byte .* are left; LOAD_TRUNCATED_IMAGES changes nothing"):
         Image.open(io.BytesIO(path.read_bytes()[:100])).load()
 
 
@@ -155,6 +164,46 @@ def test_metadata(rgb, tmp_path):
     with Image.open(tmp_path / "d.jpg") as pil:
         assert pil.getexif()[0x010F] == "Maker"
     assert "exif" not in rgb.info and rgb.info["xmp"] == b"<packet/>", "the caller's image is as it was"
+
+
+def test_metadata_of_another_kind_is_refused(rgb, tmp_path):
+    rgb.info["exif"] = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"
+    for options in ({"exif": "text"}, {"exif": {}}, {"xmp": 5}, {"icc_profile": "text"}):
+        with pytest.raises(TypeError, match="expected bytes or None, got"):
+            rgb.save(tmp_path / "a.ckbd", model="tiny", **options)
+    rgb.save(tmp_path / "a.ckbd", model="tiny", exif=Image.Exif())
+    assert "exif" not in Image.open(tmp_path / "a.ckbd").info
+    rgb.save(tmp_path / "a.ckbd", model="tiny")
+    assert "exif" in Image.open(tmp_path / "a.ckbd").info
+
+
+def test_a_model_that_is_replaced_writes_from_then_on(rgb, tmp_path, shelf, tiny):
+    rgb.save(tmp_path / "a.ckbd", model="tiny")
+    other = modelfile.save(tiny_model(1), shelf / "tiny.safetensors")
+    rgb.save(tmp_path / "b.ckbd", model="tiny")
+    assert [Image.open(tmp_path / f"{n}.ckbd").info["ckbd_model"] for n in "ab"] == [tiny.model_hash, other.hex()]
+    assert Image.open(tmp_path / "b.ckbd").getpixel((3, 3))
+
+
+def test_sections_are_placed_as_in_the_whole_stream(path):
+    s = container.parse(path.read_bytes())
+    body = zlib.compress(b"") + b"more"
+    data = container.pack(container.Stream(s.header, s.payload, sections={container.XMP: body, 200: b"later"}))
+    whole = container.parse(data)
+    got = container.outline(io.BytesIO(data))
+    assert got == dataclasses.replace(whole, payload=b"")
+    with pytest.raises(FormatError) as caught:
+        Image.open(io.BytesIO(data))
+    assert (caught.value.field, caught.value.offset) == ("xmp", whole.section_offsets[container.XMP])
+
+
+def test_info_can_be_handed_on(path, tmp_path, tiny):
+    with Image.open(path) as pil:
+        pil.save(tmp_path / "a.jpg", **pil.info)
+        pil.save(tmp_path / "b.ckbd", model=pil.info["ckbd_model"], quality=pil.info["ckbd_quality"])
+        pil.save(tmp_path / "c.ckbd", model=None, quality=None)
+    assert Image.open(tmp_path / "b.ckbd").info["ckbd_model"] == tiny.model_hash
+    assert Image.open(tmp_path / "c.ckbd").info["ckbd_quality"] == 50
 
 
 def test_wrong_arguments_leave_no_file(rgb, tmp_path):
@@ -188,11 +237,40 @@ def test_images_are_copied_pickled_and_shared(path, tiny):
         assert all(np.array_equal(np.asarray(one), want) for one in pool.map(Image.open, [path] * 40))
 
 
+def test_a_parser_is_fed(path, tiny):
+    data, parser = path.read_bytes(), ImageFile.Parser()
+    for at in range(0, len(data), 100):
+        parser.feed(data[at : at + 100])
+    assert np.array_equal(np.asarray(parser.close()), np.asarray(tiny.decode([data])[0]))
+
+
+def test_pixels_can_be_written_to(path):
+    pil = Image.open(path)
+    pil.putpixel((1, 1), (9, 8, 7))
+    pil.paste((1, 2, 3), (5, 5, 9, 9))
+    assert pil.getpixel((1, 1)) == (9, 8, 7) and pil.getpixel((6, 6)) == (1, 2, 3)
+    pil.thumbnail((20, 20))
+    assert max(pil.size) == 20
+    pil.seek(0)
+    assert pil.tell() == 0
+    with pytest.raises(EOFError):
+        pil.seek(1)
+
+
+def test_an_image_is_saved_over_its_own_file(path, tiny):
+    with Image.open(path) as pil:
+        pil.save(path, model="tiny", quality=10)
+    with Image.open(path) as pil:
+        assert pil.info["ckbd_quality"] == 10 and pil.getpixel((3, 3))
+
+
 def test_files_are_closed(path):
     before = len(os.listdir("/proc/self/fd"))
     pils = [Image.open(path) for _ in range(20)]
+    files = [pil.fp for pil in pils]
     for pil in pils:
         pil.load()
+    assert all(file.closed for file in files)
     assert len(os.listdir("/proc/self/fd")) <= before, "as soon as pixels are there"
     with open(path, "rb") as file:
         Image.open(file).load()
@@ -242,7 +320,7 @@ def test_imageio_reads_and_writes(path, tmp_path, rgb):
     assert iio.improps(path, plugin="pillow").shape == (40, 56, 3)
     iio.imwrite(tmp_path / "b.ckbd", np.asarray(rgb), plugin="pillow", model="tiny", quality=70)
     with Image.open(tmp_path / "b.ckbd") as pil:
-        assert pil.info["quality"] == 70
+        assert pil.info["ckbd_quality"] == 70
 
 
 def test_scikit_image_reads(path):
@@ -260,5 +338,6 @@ def test_ckbd_open_is_the_same_image(path):
     opened = ckbd.open(path)
     assert isinstance(opened, ckbd.pillow.CkbdImageFile) and opened.filename == str(path)
     assert np.array_equal(np.asarray(opened), np.asarray(Image.open(path)))
+    assert pickle.loads(pickle.dumps(ckbd.open(path, model="tiny"))).model == "tiny"
     with Path(path).open("rb") as file:
         assert ckbd.open(file).size == (56, 40)

@@ -156,9 +156,12 @@ def head(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 def outline(file: IO[bytes]) -> Stream:
     """All of a stream but its payload, of which nothing is read, from a file that can seek, at its beginning.
 
-    Checked as parse does, of any size. Raises FormatError.
+    Checked as parse does but for the payload's checksum, of any size. Raises FormatError.
     """
-    r = _Reader(file.read(HEAD))
+    first = b""
+    while len(first) < HEAD and (more := file.read(HEAD - len(first))):  # a raw file may give less
+        first += more
+    r = _Reader(first)
     header, length, count = _head(r, (1 << 64) - 1, (VERSION, TRACKS))
     size, after = file.seek(0, 2), r.at + length
     if after > size:

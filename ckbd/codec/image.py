@@ -10,26 +10,29 @@ import dataclasses
 import math
 import os
 import struct
-import threading
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ckbd.codec.files import metadata, output
+from ckbd.forks import Lock
 
 SUFFIXES = tuple(".png .jpg .jpeg .jfif .webp .avif .tif .tiff .bmp .gif .jp2 .j2k .ppm .pgm .pbm .pnm".split())
 """Suffixes (lower case) of the files looked for in a folder, and of those that a picture is written to."""
 
+# Formats, as Pillow calls them, to which it writes alpha, and ICC profiles.
+TRANSPARENT = ("PNG", "WEBP", "AVIF", "TIFF", "JPEG2000")
+PROFILED = ("PNG", "WEBP", "AVIF", "TIFF", "JPEG")
 
 Source = str | os.PathLike[str] | IO[bytes]
-_OPENING = threading.Lock()
+_OPENING = Lock()
 
 
 @dataclass
@@ -133,12 +136,6 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    # What Pillow raises over damaged EXIF data. Viewers show such a photo as it is stored; so it is taken
-    # here.
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        orientation = None
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -147,7 +144,7 @@ def _upright(image: Image.Image) -> Image.Image:
         6: Image.Transpose.ROTATE_270,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
-    }.get(orientation or 1)
+    }.get(metadata.orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
@@ -189,7 +186,7 @@ def read(path: Source) -> Picture:
         try:
             # The warning that Pillow gives about size is made an error through the process's warning filters, which
             # several threads at once would leave as none of them has found them.
-            with _OPENING, warnings.catch_warnings():
+            with _OPENING.held(), warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 image = stack.enter_context(Image.open(path))
             image.load()
@@ -204,10 +201,17 @@ def read(path: Source) -> Picture:
         return from_pil(image)
 
 
-def find(folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files below a folder, sorted, whose suffix is one of these (lower case); not the hidden ones."""
+def find(
+    folder: str | os.PathLike[str],
+    suffixes: Sequence[str] = SUFFIXES,
+    onerror: Callable[[OSError], object] | None = None,
+) -> list[Path]:
+    """The files below a folder, sorted, whose suffix is one of these (lower case); not the hidden ones.
+
+    onerror: called of a folder that cannot be read, which is left out.
+    """
     paths = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=onerror):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
     return [path for path in paths if path.suffix.lower() in suffixes]
@@ -235,15 +239,22 @@ def format_of(suffix: str) -> str:
 def write_to(file: IO[bytes], picture: Picture, format: str, **options: Any) -> list[str]:
     """Write an image file of a format to a file; options go to Pillow's save.
 
-    ICC profile, EXIF and XMP go along where the format has a place for them; of the last two, what has none is named
-    in what is returned. Raises OSError for a picture that the format cannot hold. PNG goes through zlib's run-length
-    strategy unless there are options: on decoded photographs it takes a quarter of the default's time and up to 3 %
-    more bytes (bench/RESULTS.md).
+    ICC profile, EXIF and XMP go along where the format has a place for them; what it is known to have none for is
+    named in what is returned. Raises OSError for a picture that the format cannot hold. PNG goes through zlib's
+    run-length strategy unless there are options: on decoded photographs it takes a quarter of the default's time and
+    up to 3 % more bytes (bench/RESULTS.md).
     """
     if format == "PNG" and not options:
         options = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+    if picture.alpha is not None and format not in TRANSPARENT:
+        raise OSError(f"{format} files have no transparency (png, webp, avif, tiff and jp2 do)")
     extra, left = metadata.options(format, picture.exif, picture.xmp)
-    to_pil(strip(picture)).save(file, format=format, icc_profile=picture.icc, **(extra | options))
+    icc = picture.icc
+    # WebP has no gray: a profile of it would not fit.
+    if icc and (format not in PROFILED or (picture.gray and format == "WEBP")):
+        icc, left = None, ["the profile", *left]
+    options = {"icc_profile": icc} | extra | options
+    to_pil(dataclasses.replace(strip(picture), icc=icc)).save(file, format=format, **options)
     return left
 
 

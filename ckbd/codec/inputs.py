@@ -13,6 +13,7 @@ from ckbd.codec import image
 from ckbd.codec.image import Picture
 
 AnyImage = Image.Image | np.ndarray | Picture | Tensor
+TENSORS = (torch.uint8, torch.uint16, torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CHANNELS = 4  # of a tensor at the most
 NEARLY = 0.5 / 255  # beyond [0, 1], what rounding to 8 bits makes nothing of
 Quality = float | Sequence[float]
@@ -26,6 +27,10 @@ def from_torch(x: Tensor) -> Picture:
     ValueError for anything else, for values beyond [0, 1] and for NaN.
     """
     x = x.detach()
+    if x.layout != torch.strided or x.device.type == "meta" or x.dtype not in TENSORS:
+        raise ValueError(
+            f"tensor: expected uint8, uint16, bool or floating point in [0, 1], got {x.dtype} {x.device}"
+        )
     if x.ndim == 3 and (x.shape[0] == 3 or (x.shape[2] != 3 and x.shape[0] <= CHANNELS)):
         x = x.permute(1, 2, 0)
     if not x.numel() or not (x.ndim == 2 or (x.ndim == 3 and x.shape[2] <= CHANNELS)):
@@ -35,12 +40,10 @@ def from_torch(x: Tensor) -> Picture:
     if x.is_floating_point():
         low, high = float(x.min()), float(x.max())
         if not (low >= -NEARLY and high <= 1 + NEARLY):  # neither is so with a NaN
-            raise ValueError(
-                f"tensor: expected values in [0, 1], got {low:.7g} to {high:.7g}; clamp(0, 1) makes them so"
-            )
+            near = low > -0.1 and high < 1.1
+            hint = "; clamp(0, 1) makes them so" if near else "; 0 is to be black, 1 white"
+            raise ValueError(f"tensor: expected values in [0, 1], got {low:.7g} to {high:.7g}{hint}")
         x = x.float().clamp(0, 1).mul(255).round_().to(torch.uint8)
-    elif x.dtype not in (torch.uint8, torch.uint16, torch.bool):
-        raise ValueError(f"tensor: expected uint8, uint16, bool or floating point in [0, 1], got {x.dtype}")
     return image.from_array(x.cpu().contiguous().numpy())
 
 

@@ -36,4 +36,4 @@ def serves(model: str | Path | None, heads: Iterable[bytes | None]) -> bool:
         total += pixels
         if pixels > ONE or total > ALL:
             return False
-    return all(arrays.format_of(one) == arrays.FORMAT for one in models) and zone.exact()
+    return all(arrays.format_of(library.find(one)) == arrays.FORMAT for one in models) and zone.exact()

@@ -13,7 +13,7 @@ from ckbd.codec.image import Picture
 from ckbd.light import zone
 from ckbd.light.synthesis import Synthesis, shapes
 from ckbd.light.zone import Zone
-from ckbd.model import arrays
+from ckbd.model import arrays, library
 from ckbd.model.config import Config, exact_shapes
 
 MEAN_STEP = 16  # docs/numerics.md, section 1
@@ -27,7 +27,7 @@ class Decoder:
     def __init__(self, model: str | Path = "default", max_pixels: int = container.MAX_PIXELS):
         if not zone.exact():
             raise ValueError("NumPy's products in float32 are not exact here, streams would not decode")
-        read, text = arrays.read(model, arrays.FORMAT)
+        read, text = arrays.read(library.find(model), arrays.FORMAT)
         self.config = c = Config.from_json(text)
         self.zone = Zone(arrays.layers(read, exact_shapes(c)))
         self.g_s = Synthesis(arrays.weights(read, "g_s", shapes(c)), c)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,12 @@ def holder(identity: bytes) -> Path | None:
     Where several files share it their streams are the same, and paint differently.
     """
     return next((path for path in places.files() if identity_of(path) == identity), None)
+
+
+def find(model: str | Path) -> Path:
+    """As places.find; a model may also be called by its identity, 12 hex digits."""
+    by_identity = re.fullmatch("[0-9a-f]{12}", str(model)) and holder(bytes.fromhex(str(model)))
+    return by_identity or places.find(model)
 
 
 def name_of(identity: bytes) -> str | None:
@@ -32,6 +39,7 @@ def known() -> str:
             unread.append(str(path))
         else:
             found.append(f"{path.stem} ({identity.hex()})")
+    unread += [f"{folder} (no folder)" for folder in places.folders() if not folder.is_dir()]
     others = os.environ.get(places.VARIABLE)
     line = f"known are {', '.join(found) or 'none'}; {places.VARIABLE} is {repr(others) if others else 'not set'}"
     return line + (f"; not readable: {', '.join(unread)}" if unread else "")

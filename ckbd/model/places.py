@@ -17,8 +17,20 @@ def folders() -> list[Path]:
 
 
 def files() -> list[Path]:
-    """The model files of these folders, by name within each; a folder that is not there has none."""
-    return [path for folder in folders() for path in sorted(folder.glob(f"*{SUFFIX}")) if path.is_file()]
+    """The model files of these folders, in each the default first and the others by name."""
+
+    def place(path: Path) -> tuple[bool, str]:
+        return path.stem != ALIASES["default"], path.name
+
+    return [path for folder in folders() for path in sorted(folder.glob(f"*{SUFFIX}"), key=place) if _is_file(path)]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there, and can be told to be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def is_name(model: str | Path) -> bool:
@@ -30,10 +42,10 @@ def find(model: str | Path) -> Path:
     """The file of a model: a path, or a name, of a shipped model first. Raises FileNotFoundError."""
     path = Path(model)
     if not is_name(model):
-        found = path if path.is_file() else None
+        found = path if _is_file(path) else None
     else:
         name = ALIASES.get(path.name, path.name)
-        found = next((one for folder in folders() if (one := folder / f"{name}{SUFFIX}").is_file()), None)
+        found = next((one for folder in folders() if _is_file(one := folder / f"{name}{SUFFIX}")), None)
     if found is None:
         known = ", ".join(dict.fromkeys(one.stem for one in files())) or "none"
         raise FileNotFoundError(f"model {str(model)!r}: no such file or model (known: {known})")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ckbd.codec import machine
+from ckbd.forks import after_fork
 
 
 class Lane:
@@ -73,7 +73,7 @@ class Lanes:
     def __init__(self, device: torch.device, count: int):
         self._device, self._count = device, count
         self.forget()
-        machine.after_fork(self)
+        after_fork(self)
 
     def forget(self) -> None:
         """All are free, and yet to be made: in the child of a fork, whose parent's threads held some."""

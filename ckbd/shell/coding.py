@@ -36,12 +36,13 @@ def load(args: argparse.Namespace, model: str | Path, team: Team | None = None) 
 
 
 @contextmanager
-def asked_for(model: str | Path) -> Iterator[None]:
-    """A model that the command line names is a matter of usage, if it cannot be had: UsageError."""
+def asked_for(model: str | Path | None) -> Iterator[None]:
+    """A model that the command line names, or None, is a matter of usage if it cannot be had: UsageError."""
     try:
         yield
     except BAD_INPUT as error:
-        raise UsageError(f"model {model}: {reason_of(error, model)}") from error
+        named = "models" if model is None else f"model {model}"
+        raise UsageError(f"{named}: {reason_of(error, model)}") from error
 
 
 def _planned(args: argparse.Namespace, kind: Kind) -> Plan:
@@ -51,6 +52,10 @@ def _planned(args: argparse.Namespace, kind: Kind) -> Plan:
     if args.skip_existing:
         found.skip_existing()
     return found
+
+
+def _how(args: argparse.Namespace) -> dict[str, Any]:
+    return {"force": args.force, "skip": args.skip_existing, "quiet": args.quiet}
 
 
 def _side_by_side(args: argparse.Namespace, team: Team, device: torch.device) -> Ordered:
@@ -80,9 +85,12 @@ def _write(job: Job, write: Callable[[Any], Any]) -> Any:
 def encode(args: argparse.Namespace) -> int:
     from ckbd.codec import image
 
-    todo = _planned(args, Kind(image.find, None, STREAM, (STREAM,)))
-    if not todo.jobs:
-        return run(todo, lambda job: Done("", 0, 0), force=args.force)
+    def pictures(folder: Path, onerror: Callable[[OSError], object]) -> list[Path]:
+        return image.find(folder, onerror=onerror)
+
+    todo = _planned(args, Kind(pictures, None, STREAM, (STREAM,), args.keep_suffix))
+    if all(job.there for job in todo.jobs) and not args.force:  # nothing to do but to say so
+        return run(todo, lambda job: Done("", 0, 0), **_how(args))
     with asked_for(args.model):
         codec = load(args, args.model)
 
@@ -104,7 +112,7 @@ def encode(args: argparse.Namespace) -> int:
         line = f"{len(stream)} bytes  {8 * len(stream) / pixels:.4f} bpp  quality {quality:g}"
         return Done(line, len(stream), pixels)
 
-    return run(todo, work, force=args.force, ordered=_side_by_side(args, codec.team, codec.device))
+    return run(todo, work, **_how(args), ordered=_side_by_side(args, codec.team, codec.device))
 
 
 def decode(args: argparse.Namespace) -> int:
@@ -114,9 +122,13 @@ def decode(args: argparse.Namespace) -> int:
 
     suffix = args.format or ".png"
     suffixes = image.SUFFIXES if args.format is None else (suffix,)
-    todo = _planned(args, Kind(lambda folder: image.find(folder, (STREAM,)), STREAM, suffix, suffixes))
-    if not todo.jobs:
-        return run(todo, lambda job: Done("", 0, 0), force=args.force)
+
+    def streams(folder: Path, onerror: Callable[[OSError], object]) -> list[Path]:
+        return image.find(folder, (STREAM,), onerror)
+
+    todo = _planned(args, Kind(streams, STREAM, suffix, suffixes))
+    if all(job.there for job in todo.jobs) and not args.force:  # nothing to do but to say so
+        return run(todo, lambda job: Done("", 0, 0), **_how(args))
     picture_of, ordered = _decoders(args, todo)
 
     def work(job: Job) -> Done:
@@ -129,7 +141,7 @@ def decode(args: argparse.Namespace) -> int:
         line = f"{picture.width}x{picture.height}" + (f"  without {' and '.join(left)}" if left else "")
         return Done(line, len(stream), picture.width * picture.height)
 
-    return run(todo, work, force=args.force, ordered=ordered)
+    return run(todo, work, **_how(args), ordered=ordered)
 
 
 def _decoders(args: argparse.Namespace, todo: Plan) -> tuple[Callable[[bytes], Picture], Ordered]:

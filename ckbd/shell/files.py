@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 # What unusable input raises: files that are no images or cannot be read or written, streams that are not
 # ckbd's (FormatError is a ValueError), pictures too large for this machine. Anything else is a fault of ckbd
@@ -17,6 +18,10 @@ PIPE = "-"
 
 class UsageError(Exception):
     """The command line asks for something that cannot be done, found before anything is written."""
+
+
+class OutputError(Exception):
+    """What we have to say cannot be written."""
 
 
 @dataclass
@@ -30,6 +35,11 @@ class Job:
     @property
     def name(self) -> str:
         return PIPE if self.source is None else str(self.source)
+
+    @property
+    def there(self) -> bool:
+        """Whether there is an output already."""
+        return self.target is not None and _known(self.target.exists)
 
     def read(self) -> bytes:
         """All of the input."""
@@ -58,10 +68,15 @@ class Kind:
     many. suffix: of an output that is not named; suffixes: with which OUT can be a file.
     """
 
-    find: Callable[[Path], list[Path]]
+    find: Callable[[Path, Callable[[OSError], object]], list[Path]]
     source: str | None
     suffix: str
     suffixes: Sequence[str]
+    keep: bool = False  # the input's suffix, and put the output's behind it
+
+    def output(self, path: Path) -> Path:
+        """What an output is called whose input is this."""
+        return path.with_name(path.name + self.suffix) if self.keep else path.with_suffix(self.suffix)
 
     def reads(self, path: Path) -> bool:
         """Whether a file looks like an input rather than like an output."""
@@ -79,8 +94,16 @@ class Plan:
 
     def skip_existing(self) -> None:
         """Leaves out the jobs whose outputs are there."""
-        left = [job for job in self.jobs if job.target is None or not job.target.exists()]
+        left = [job for job in self.jobs if not job.there]
         self.skipped, self.jobs = len(self.jobs) - len(left), left
+
+
+def _known(ask: Callable[[], bool]) -> bool:
+    """The answer of a path; False where the system gives none: it will say why when the file is opened."""
+    try:
+        return ask()
+    except OSError:
+        return False
 
 
 def reason_of(error: BaseException, subject: object) -> str:
@@ -89,6 +112,19 @@ def reason_of(error: BaseException, subject: object) -> str:
         other = error.filename is not None and str(error.filename) != str(subject)
         return f"{error.strerror}: {error.filename}" if other else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def say(*lines: str, out: TextIO | None = None) -> None:
+    """Print lines, at once. Raises BrokenPipeError where nobody listens any more, OutputError for anything else."""
+    out = out or sys.stdout
+    try:
+        for line in lines:
+            print(line, file=out)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(reason_of(error, None)) from error
 
 
 def complain(subject: object, reason: str) -> None:
@@ -105,29 +141,42 @@ def plan(paths: Sequence[str], kind: Kind) -> Plan:
     single = out is None or out == PIPE or _is_file_name(out, kind.suffixes)
     if inputs.count(PIPE) > 1:
         raise UsageError(f"{PIPE} can be read but once")
-    if out is not None and single and (len(inputs) > 1 or Path(inputs[0]).is_dir()):
+    if out is not None and single and (len(inputs) > 1 or _known(Path(inputs[0]).is_dir)):
         raise UsageError(f"OUT {out}: expected a folder for more than one file")
     found = Plan()
     for one in inputs:
         if one == PIPE:
             found.jobs.append(Job(None, _target(out, None, kind)))
             continue
+        if not one:
+            raise UsageError("expected a path, got an empty one")
         path = Path(one)
         if out is not None and out != PIPE and path.resolve() == Path(out).resolve():
             raise UsageError(f"OUT {out} is also an input")
-        if path.is_dir():
-            if out is None:
-                raise UsageError(f"{one} is a folder: OUT, where its files go, is missing")
-            files = kind.find(path)
-            found.jobs += [Job(file, Path(out, file.relative_to(path)).with_suffix(kind.suffix)) for file in files]
-            if not files:
-                found.missing.append((path, "no files of the kind in this folder"))
-        elif path.exists():
+        if _known(path.is_dir):
+            _add_folder(found, path, out, kind)
+            continue
+        try:
+            path.stat()
             found.jobs.append(Job(path, _target(out, path, kind)))
-        else:
+        except FileNotFoundError:
             found.missing.append((path, "no such file or folder"))
-    _check(found.jobs)
+        except OSError as error:
+            found.missing.append((path, reason_of(error, path)))
+    _check(found.jobs, "" if kind.keep or kind.source else " (--keep-suffix tells them apart)")
     return found
+
+
+def _add_folder(found: Plan, path: Path, out: str | None, kind: Kind) -> None:
+    """The jobs of a folder's files."""
+    if out is None:
+        raise UsageError(f"{path} is a folder: OUT, where its files go, is missing")
+    unread: list[OSError] = []
+    files = kind.find(path, unread.append)
+    found.jobs += [Job(file, kind.output(Path(out, file.relative_to(path)))) for file in files]
+    found.missing += [(Path(error.filename), reason_of(error, error.filename)) for error in unread]
+    if not files and not unread:
+        found.missing.append((path, "no files of the kind in this folder"))
 
 
 def _split(paths: Sequence[str], kind: Kind) -> tuple[Sequence[str], str | None]:
@@ -135,7 +184,7 @@ def _split(paths: Sequence[str], kind: Kind) -> tuple[Sequence[str], str | None]
     last = paths[-1]
     if len(paths) == 1:
         return paths, None
-    is_input = last != PIPE and Path(last).is_file() and kind.reads(Path(last))
+    is_input = last != PIPE and _known(Path(last).is_file) and kind.reads(Path(last))
     return (paths, None) if is_input else (paths[:-1], last)
 
 
@@ -145,17 +194,19 @@ def _target(out: str | None, source: Path | None, kind: Kind) -> Path | None:
         return None
     if out is None:
         assert source is not None
-        return source.with_suffix(kind.suffix)
+        return kind.output(source)
     if _is_file_name(out, kind.suffixes):
         return Path(out)
     if source is None:
         raise UsageError(f"OUT {out}: expected a file's name for what comes from standard input")
-    return Path(out, source.name).with_suffix(kind.suffix)
+    return kind.output(Path(out, source.name))
 
 
 def _is_file_name(out: str, suffixes: Sequence[str]) -> bool:
     """Whether OUT names a file, one of suffixes being its own, rather than a folder."""
-    if out.endswith(("/", os.sep)) or Path(out).is_dir():
+    if not out:
+        raise UsageError("expected a path as OUT, got an empty one")
+    if out.endswith(("/", os.sep)) or _known(Path(out).is_dir):
         return False
     suffix = Path(out).suffix.lower()
     if suffix and suffix not in suffixes:
@@ -164,7 +215,7 @@ def _is_file_name(out: str, suffixes: Sequence[str]) -> bool:
     return bool(suffix)
 
 
-def _check(jobs: Sequence[Job]) -> None:
+def _check(jobs: Sequence[Job], remedy: str) -> None:
     sources = {job.source.resolve() for job in jobs if job.source is not None}
     origin: dict[Path, str] = {}
     for job in jobs:
@@ -172,6 +223,6 @@ def _check(jobs: Sequence[Job]) -> None:
             continue
         if job.target.resolve() in sources:
             raise UsageError(f"{job.target} would be written for {job.name}, but is also an input")
-        if job.target in origin:
-            raise UsageError(f"{origin[job.target]} and {job.name} would both be written to {job.target}")
-        origin[job.target] = job.name
+        if (own := job.target.resolve()) in origin:
+            raise UsageError(f"{origin[own]} and {job.name} would both be written to {job.target}{remedy}")
+        origin[own] = job.name

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ckbd.shell.coding import asked_for, load
-from ckbd.shell.files import BAD_INPUT, PIPE, Job, UsageError, complain, reason_of
+from ckbd.shell.files import BAD_INPUT, PIPE, Job, UsageError, complain, reason_of, say
 
 
 def info(args: argparse.Namespace) -> int:
@@ -24,15 +24,14 @@ def info(args: argparse.Namespace) -> int:
     if args.json:
         keys = ("name", "offset", "bytes", "value")
         rows = [dict(zip(keys, field, strict=True)) for field in fields]
-        print(json.dumps({"file": args.file, "bytes": len(data), "fields": rows}, indent=1))
+        say(json.dumps({"file": args.file, "bytes": len(data), "fields": rows}, indent=1))
         return 0
-    print(f"{args.file}: {len(data)} bytes")
-    print(f"{'offset':>8} {'bytes':>8}  field")
+    say(f"{args.file}: {len(data)} bytes", f"{'offset':>8} {'bytes':>8}  field")
     width = max((len(name) for name, *_ in fields), default=0)
     for name, offset, length, value in fields:
         if name == "model" and (known := library.name_of(bytes.fromhex(value))):
             value += f" ({known})"
-        print(f"{offset:8} {length:8}  {name.ljust(width)}  {value}".rstrip())
+        say(f"{offset:8} {length:8}  {name.ljust(width)}  {value}".rstrip())
     return 0
 
 

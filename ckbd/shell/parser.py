@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("encode", parents=[_model(), machine, effort, files], help="images to .ckbd files")
     _paths(command, "an image file, a folder: every image below it, or -: standard input", ".ckbd")
+    command.add_argument("--keep-suffix", action="store_true", help="a.jpg.ckbd in place of a.ckbd")
     rate = command.add_mutually_exclusive_group()
     rate.add_argument(
         "--quality", type=arguments.quality, default=50.0, metavar="Q", help="1 (small) to 100 (good), default 50"
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="DB",
         help="the smallest file of at least this PSNR in dB",
     )
-    command.set_defaults(run=coding.encode)
+    command.set_defaults(run=coding.encode, parser=command)
 
     own = "a model's name or a .safetensors file (default: the one that each stream names)"
     command = commands.add_parser("decode", parents=[_model(None, own), machine, files], help=".ckbd files to images")
@@ -48,12 +49,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="F",
         help="of files whose name OUT does not say: jpg, webp, ... (png)",
     )
-    command.set_defaults(run=coding.decode)
+    command.set_defaults(run=coding.decode, parser=command)
 
     command = commands.add_parser("info", help="every header field and section of a .ckbd file")
     command.add_argument("file", metavar="FILE", help="a .ckbd file, or -: standard input")
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=looking.info)
+    command.set_defaults(run=looking.info, parser=command)
 
     force = argparse.ArgumentParser(add_help=False)
     force.add_argument("--force", action="store_true", help="overwrite files that exist")
@@ -68,13 +69,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--json", metavar="FILE", help="write the curves and BD-rates")
     command.add_argument("--csv", metavar="FILE", help="write one line an image and setting")
     command.add_argument("--plot", metavar="FILE", help="write the curves as .png, .svg or .pdf")
-    command.set_defaults(run=looking.evaluate)
+    command.set_defaults(run=looking.evaluate, parser=command)
 
     command = commands.add_parser(
         "warm-up", parents=[_model(), machine], help="compile and measure a GPU's kernels ahead of the first decode"
     )
     command.add_argument("--choices", metavar="FILE", help="write what was chosen, as JSON")
-    command.set_defaults(run=looking.warm_up)
+    command.set_defaults(run=looking.warm_up, parser=command)
 
     commands.add_parser("train", help="train a model (ckbd train --help tells how)", add_help=False)
     commands.add_parser("fit-tables", help="fit a model's tables to pictures (see its --help)", add_help=False)
@@ -83,12 +84,18 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments; paths may stand before and after options. Exits with usage and status 2 for what is none."""
-    made = parser()
+    made, argv = parser(), list(argv)
+    after: list[str] = []
+    if argv[:1] in (["encode"], ["decode"]) and "--" in argv:  # behind it all are paths
+        place = argv.index("--")
+        argv, after = argv[:place], argv[place + 1 :]
     args, rest = made.parse_known_args(argv)
     if rest and (not hasattr(args, "paths") or any(one.startswith("-") and one != "-" for one in rest)):
-        made.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        args.paths += rest
+        args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if hasattr(args, "paths"):
+        args.paths += rest + after
+        if not args.paths:
+            args.parser.error("the following arguments are required: IN")
     return args
 
 
@@ -131,6 +138,7 @@ def _files() -> argparse.ArgumentParser:
     there.add_argument(
         "--skip-existing", action="store_true", help="leave out what is there: takes up a job that was interrupted"
     )
+    group.add_argument("--quiet", "-q", action="store_true", help="print only what went wrong")
     group.add_argument("--strip", action="store_true", help="leave EXIF and XMP behind")
     group.add_argument(
         "--jobs", type=arguments.positive(int), metavar="N", help="files at a time (default: one a thread)"
@@ -143,7 +151,7 @@ def _paths(command: argparse.ArgumentParser, inputs: str, output: str) -> None:
     command.usage = f"ckbd {command.prog.rpartition(' ')[2]} [options] IN [IN ...] [OUT]"
     command.add_argument(
         "paths",
-        nargs="+",
+        nargs="*",
         metavar="IN [OUT]",
         help=f"IN: {inputs}. OUT: a file ({output}) for one IN, a folder otherwise, or -: standard output; beside IN "
         "if it is missing",

@@ -209,7 +209,7 @@ def test_png_files_stay_small_and_options_overrule(rgb, tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(rgb, alpha, tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"old")
-    with pytest.raises(OSError, match="RGBA as JPEG"):
+    with pytest.raises(OSError, match="JPEG files have no transparency"):
         image.write(path, Picture(rgb, alpha))
     with pytest.raises(KeyboardInterrupt), output.replacing(path) as temporary:
         temporary.write_bytes(b"half")

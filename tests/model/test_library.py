@@ -8,6 +8,8 @@ import pytest
 from conftest import tiny_model
 from safetensors.numpy import save_file
 
+import ckbd
+from ckbd.light.decoder import Decoder
 from ckbd.model import arrays, library, places
 from ckbd.model import file as modelfile
 
@@ -39,7 +41,7 @@ def test_names_and_paths(shelves, tmp_path, monkeypatch):
     monkeypatch.chdir(first)
     assert places.find("tiny.safetensors").samefile(first / "tiny.safetensors"), "a suffix makes it a path"
     for wrong in ("nobody", "first/tiny", "other.safetensors", tmp_path, tmp_path / "first"):
-        with pytest.raises(FileNotFoundError, match=r"no such file or model \(known: base, small, tiny\)"):
+        with pytest.raises(FileNotFoundError, match=r"no such file or model \(known: small, base, tiny\)"):
             places.find(wrong)
     monkeypatch.setenv("CKBD_MODELS", "")
     assert places.folders() == [places.MODELS]
@@ -88,9 +90,20 @@ def test_files_that_are_no_models_are_passed_over_and_named(shelves, tiny_path):
         and "tiny (" in line
         and f"CKBD_MODELS is {os.environ['CKBD_MODELS']!r}" in line
     )
-    assert line.endswith(
-        f"not readable: {first / 'a.safetensors'}, {first / 'b.safetensors'}, {first / 'd.safetensors'}"
+    unread = [str(first / f"{name}.safetensors") for name in "abd"] + [f"{first.parent / 'nowhere'} (no folder)"]
+    assert line.endswith("not readable: " + ", ".join(unread))
+
+
+def test_a_model_by_its_identity(shelves, tiny_path):
+    own = library.identity_of(tiny_path)
+    assert library.find(own.hex()) == shelves[1] / "tiny.safetensors" and library.find("tiny") == library.find(
+        own.hex()
     )
+    assert ckbd.load(own.hex()).model_hash == Decoder(own.hex()).identity.hex() == own.hex()
+    (shelves[0] / "0123456789ab.safetensors").write_bytes(tiny_path.read_bytes())
+    assert library.find("0123456789ab").name == "0123456789ab.safetensors", "a name is a name"
+    with pytest.raises(FileNotFoundError, match="no such file or model"):
+        library.find("ffffffffffff")
 
 
 def test_without_folders(monkeypatch):

@@ -116,7 +116,10 @@ def test_tensors_are_pictures(tiny, pictures):
         (torch.zeros(5, 6, 7), r"expected \(C, H, W\), \(H, W, C\) or \(H, W\), C from 1 to 4, got \(5, 6, 7\)"),
         (torch.zeros(3, 0, 6), "got"),
         (torch.zeros(3, 5, 6, dtype=torch.int16), "expected uint8, uint16, bool or floating point"),
-        (torch.full((3, 5, 6), 1.5), r"expected values in \[0, 1\], got 1.5 to 1.5; clamp"),
+        (torch.full((3, 5, 6), 1.5), r"expected values in \[0, 1\], got 1.5 to 1.5; 0 is to be black, 1 white"),
+        (torch.full((3, 5, 6), 1.05), r"got 1.05 to 1.05; clamp\(0, 1\) makes them so"),
+        (torch.zeros(3, 5, 6).to_sparse(), "torch.float32"),
+        (torch.zeros(3, 5, 6, device="meta"), "meta"),
         (torch.full((3, 5, 6), float("nan")), r"expected values in \[0, 1\]"),
     ):
         with pytest.raises(ValueError, match=message):

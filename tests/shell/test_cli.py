@@ -9,9 +9,9 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
-from conftest import textured
 from jpeg_codec import JpegCodec
 from PIL import Image
+from shell_cases import files, photo
 
 from ckbd import cli, loading
 from ckbd.codec import container
@@ -38,16 +38,6 @@ def loads(monkeypatch):
 def here(tmp_path, monkeypatch, loads):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def photo(path, height=19, width=30, seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(textured(height, width, seed)).save(path)
-    return path
-
-
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def test_one_file_there_and_back(here, loads, capsys):
@@ -279,7 +269,7 @@ def test_an_image_that_the_suffix_cannot_hold_fails_alone(here, monkeypatch, cap
     monkeypatch.setattr(JpegCodec, "decode_pictures", lambda self, streams: [Picture(rgb, rgb[..., 0])])
     (here / "a.ckbd").touch()
     assert cli.main(["decode", "a.ckbd", "a.jpg", "--model", "m"]) == 1
-    assert "cannot write mode RGBA as JPEG" in capsys.readouterr().err and files(here) == ["a.ckbd"]
+    assert "JPEG files have no transparency (png, webp," in capsys.readouterr().err and files(here) == ["a.ckbd"]
     assert cli.main(["decode", "a.ckbd", "a.png", "--model", "m"]) == 0
 
 

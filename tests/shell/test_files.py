@@ -1,5 +1,6 @@
 """Which output belongs to which input, and what is refused before any work."""
 
+import os
 import time
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def here(tmp_path, monkeypatch):
 
 def plan(*arguments):
     """As `ckbd encode` plans; paths as text."""
-    found = files.plan(arguments, files.Kind(image.find, None, ".ckbd", (".ckbd",)))
+    found = files.plan(
+        arguments, files.Kind(lambda folder, onerror: image.find(folder, onerror=onerror), None, ".ckbd", (".ckbd",))
+    )
     return {job.name: str(job.target) for job in found.jobs}, {str(path): why for path, why in found.missing}
 
 
@@ -64,6 +67,9 @@ def test_where_outputs_go(arguments, jobs, here):
         (["in"], "in is a folder: OUT, where its files go, is missing"),
         (["in", "in/a.png"], "in is a folder"),
         (["-", "-", "-"], "- can be read but once"),
+        (["", "out"], "expected a path, got an empty one"),
+        (["in/a.png", ""], "expected a path as OUT, got an empty one"),
+        (["in/a.png", "in/deep/../a.jpg"], "in/a.png and in/deep/../a.jpg would both be written to"),
         (["-", "named.ckbd"], "OUT named.ckbd: expected a file's name"),
         (["in/a.png", "in/deep/b.png", "-"], "OUT -: expected a folder for more than one file"),
         (["in", "-"], "OUT -: expected a folder for more than one file"),
@@ -85,6 +91,39 @@ def test_a_link_to_an_input_is_that_input(here):
     Path("x.ckbd").symlink_to("odd/x.ckbd")
     with pytest.raises(files.UsageError, match="is also an input"):
         plan("odd/x.ckbd", "x.ckbd")
+
+
+def test_paths_that_the_system_refuses_fail_alone(here, monkeypatch):
+    long = "x" * 300 + ".png"
+    jobs, missing = plan(long, "in/a.png", "out")
+    assert jobs == {"in/a.png": "out/a.ckbd"} and missing == {long: "File name too long"}
+    real = Path.stat
+
+    def stat(self, **options):
+        if self.name == "b.png":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    jobs, missing = plan("in/deep/b.png", "in/a.png", "out")
+    assert jobs == {"in/a.png": "out/a.ckbd"} and missing == {"in/deep/b.png": "Permission denied"}
+    there = files.Plan([files.Job(Path("in/a.png"), Path("in/deep/b.png")), files.Job(None, Path("in/a.jpg"))])
+    there.skip_existing()
+    assert there.skipped == 1 and there.jobs[0].target == Path("in/deep/b.png"), "it says why when it is written"
+
+
+def test_a_folder_that_cannot_be_read_is_named(here, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("er"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    jobs, missing = plan("in/deep", "out")
+    assert jobs == {"in/deep/b.png": "out/b.ckbd"} and missing == {"in/deep/er": "Permission denied"}
+    assert plan("in/deep/er", "out") == ({}, {"in/deep/er": "Permission denied"})
 
 
 def test_what_is_not_there_is_listed(here):

@@ -18,30 +18,61 @@ RAW = "Raw profile type exif"  # where some programs put EXIF into a PNG file's 
 # What IFD 0 says of the picture, rather than of how a TIFF file stores it.
 ABOUT = (270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)\d")
+# What Pillow raises over EXIF data that is damaged, besides what it warns of.
+DAMAGE = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    struct.error,
+)
+_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)(\d)")
 
 
 def of(image: Image.Image) -> tuple[bytes | None, bytes | None]:
     """(EXIF, XMP) of an image whose pixels are then turned upright; None where there is none that can be read."""
-    exif, xmp = _exif(image), image.info.get("xmp")
+    exif, xmp = _exif(image), _xmp(image)
+    return upright_exif(exif) if exif else None, upright_xmp(xmp) if xmp else None
+
+
+def orientation(image: Image.Image) -> int:
+    """1 to 8, as EXIF says it, else XMP; 1 where neither does, or what they say cannot be read. All that upright_exif
+    and upright_xmp reset is seen here.
+    """
+    try:
+        said = image.getexif().get(ExifTags.Base.Orientation)
+        if said is None and (match := _ORIENTATION.search(_xmp(image) or b"")):
+            said = match[2]
+        said = int(said[0] if isinstance(said, tuple) else 1 if said is None else said)
+    except DAMAGE:  # viewers show such a photo as it is stored; so it is taken here
+        return 1
+    return said if 1 <= said <= 8 else 1
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp")
     if isinstance(xmp, str):
-        xmp = xmp.encode("utf-8", "surrogateescape")
-    return upright_exif(exif) if exif else None, upright_xmp(xmp) if isinstance(xmp, bytes) and xmp else None
+        return xmp.encode("utf-8", "surrogateescape")
+    return bytes(xmp) if isinstance(xmp, (bytes, bytearray)) else None
 
 
 def _exif(image: Image.Image) -> bytes | None:
     exif = image.info.get("exif")
-    if isinstance(exif, bytes):
-        return exif
+    if isinstance(exif, (bytes, bytearray)):
+        return bytes(exif)
     try:
         if isinstance(exif, Image.Exif):
-            return exif.tobytes()
+            return exif.tobytes() if len(exif) else None
         if RAW in image.info:
             return bytes.fromhex("".join(image.info[RAW].split("\n")[3:]))
         if image.format == "TIFF":  # whose own tags they are
             found = about(image.getexif())
             return found.tobytes() if len(found) else None
-    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, struct.error):
+    except DAMAGE:
         pass  # as of a photo whose EXIF is damaged: viewers show it without
     return None
 
@@ -162,7 +193,7 @@ def _loaded(exif: bytes) -> Image.Exif | None:
     try:
         tags.load(exif)
         tags.tobytes()
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+    except DAMAGE:
         return None
     return tags
 

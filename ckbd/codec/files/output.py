@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+UNABLE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS)  # file systems that have no nameless files
 
 
 @contextmanager
@@ -21,7 +24,9 @@ def writing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     path = _fit(path)
     try:
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
-    except (AttributeError, OSError):
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in UNABLE:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         with replacing(path) as temporary, open(temporary, "wb") as file:
             yield file
         return

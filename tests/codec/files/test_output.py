@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, with O_TMPFILE and without."""
 
+import errno
 import os
 import signal
 import stat
+from pathlib import Path
 
 import pytest
 from children import forks
@@ -70,6 +72,41 @@ def test_what_is_no_regular_file_is_not_replaced(way, tmp_path):
         pass
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
+
+
+def test_all_is_in_the_file_before_it_has_a_name(tmp_path, monkeypatch):
+    real, seen = output._name, []
+
+    def name(descriptor, path):
+        seen.append(Path(f"/proc/self/fd/{descriptor}").read_bytes())
+        real(descriptor, path)
+
+    monkeypatch.setattr(output, "_name", name)
+    with output.writing(tmp_path / "a") as file:
+        file.write(b"all of it")
+    assert seen == ([b"all of it"] if hasattr(os, "O_TMPFILE") else [])
+
+
+def test_a_name_that_cannot_be_given_leaves_nothing(tmp_path, monkeypatch):
+    def refused(*paths):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OSError, match="No space left"), output.writing(tmp_path / "a") as file:
+        file.write(b"new")
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_refusal_names_the_file_that_was_meant(number, tmp_path, monkeypatch):
+    def refused(path, flags, *rest, **named):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(OSError) as caught, output.writing(tmp_path / "a"):
+        pass
+    assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / "a"))
 
 
 @forks
