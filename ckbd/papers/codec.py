@@ -8,7 +8,6 @@ import torch
 
 from ckbd.api import Codec
 from ckbd.codec import container, machine
-from ckbd.model.places import find
 from ckbd.papers import file
 from ckbd.papers.decoder import VariantDecoder
 from ckbd.papers.encoder import VariantEncoder
@@ -25,7 +24,7 @@ def load(
 ) -> Codec[VariantEncoder, VariantDecoder]:
     """ckbd.load of a variant's file, for a team of threads. The exact zone runs on the CPU, whatever the device."""
     place = machine.device_of(device)
-    loaded = file.load(find(model), place)
+    loaded = file.load(model, place)
     exact = None if loaded.config.prior == "factorised" else Zone(loaded.layers, loaded.config, team)
     tables = Tables.of(loaded)
     if place.type == "cuda":

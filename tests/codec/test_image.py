@@ -3,9 +3,11 @@
 import io
 import os
 import stat
+import threading
 
 import numpy as np
 import pytest
+from children import forks, in_child
 from PIL import Image, ImageCms
 
 from ckbd.codec import image
@@ -275,6 +277,26 @@ def test_damaged_files_raise_what_read_promises(format, rgb, tmp_path, monkeypat
         except (OSError, ValueError):
             outcomes[False] += 1
     assert outcomes[True] and outcomes[False]
+
+
+@forks
+def test_a_fork_while_another_thread_opens_an_image(rgb, tmp_path):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with image._OPENING.held():
+            held.set()
+            go_on.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    try:
+        in_child(lambda: image.read(tmp_path / "a.png"))
+    finally:
+        go_on.set()
+        thread.join(60)
 
 
 def test_the_first_frame_is_read(tmp_path):

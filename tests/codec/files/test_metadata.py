@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -270,8 +271,13 @@ def test_sections_that_hold_something_else_are_refused(kind, name, tiny, pixels,
 
 def test_a_bomb_is_not_expanded():
     bomb = zlib.compress(bytes(1 << 28), 9)
-    with pytest.raises(FormatError, match=f"at most {1 << 24} bytes"):
-        sections.unpack_metadata("xmp", bomb, 0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match=f"at most {1 << 24} bytes"):
+            sections.unpack_metadata("xmp", bomb, 0)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 27
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_tiff_file_that_is_not_loaded_yet_is_turned_once(pixels, tiny):
