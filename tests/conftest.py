@@ -62,6 +62,12 @@ def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.uint8)
 
 
+def turned(crop: np.ndarray) -> set[bytes]:
+    """The bytes of a crop, turned and flipped every way."""
+    flips = (crop, crop[::-1])
+    return {np.ascontiguousarray(np.rot90(one, n)).tobytes() for one in flips for n in range(4)}
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """PyTorch on one thread: tensors of a few sites are not worth waking a second."""

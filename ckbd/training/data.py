@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,38 @@ import torch
 from torch import Tensor
 
 from ckbd.codec import image
+from ckbd.training import drawn
 
 Fetcher = Callable[[], tuple[image.Source, str]]
+
+ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))  # of channels; the first leaves them
+SATURATION = 3.0  # the most by which a crop's distance from its own gray grows
+DRAWN = 1024  # pictures drawn for crops that are cut on a device
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of a batch's crops, 0 to 1. drawn: drawn, no photographs. colour: with their channels in another order,
+    half of them with stronger colours besides.
+    """
+
+    drawn: float = 0.0
+    colour: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("drawn", "colour"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
+
+
+def recolour(x: Tensor, order: Tensor, saturation: Tensor) -> Tensor:
+    """x (B, 3, H, W) in 255ths of 1, with the channels that order (B, 3) int64 names and with its colours saturation
+    (B,) times as far from gray; again in 255ths.
+    """
+    x = x.gather(1, order[:, :, None, None].expand_as(x))
+    gray = x.mean(1, keepdim=True)
+    x = gray + saturation.view(-1, 1, 1, 1) * (x - gray)
+    return torch.round(255 * x).clamp(0, 255) / 255
 
 
 def pictures(path: str | Path) -> Iterator[np.ndarray]:
@@ -88,43 +119,72 @@ def _read(source: image.Source, name: str) -> np.ndarray:
 
 
 class Crops:
-    """Random square crops with flips and quarter turns from pictures in memory; a seed makes them repeat."""
+    """Random square crops with flips and quarter turns from pictures in memory; a seed makes them repeat.
 
-    def __init__(self, paths: list[str], smallest: int, seed: int):
+    Drawn ones are drawn for their batch.
+    """
+
+    def __init__(self, paths: list[str], smallest: int, seed: int, mix: Mix | None = None):
         loaded = [p for path in paths for p in pictures(path)]
+        self.found = len(loaded)
         self.pictures = [p for p in loaded if min(p.shape[:2]) >= smallest]
         if not self.pictures:
             raise ValueError(f"data: none of the {len(loaded)} pictures is at least {smallest} pixels on each side")
         self.rng = np.random.default_rng(seed)
+        self.mix = mix or Mix()
 
     def batch(self, count: int, size: int) -> Tensor:
         """(count, 3, size, size) float32 in [0, 1]."""
         out = np.empty((count, size, size, 3), np.uint8)
         for i in range(count):
-            p = self.pictures[self.rng.integers(len(self.pictures))]
+            if self.mix.drawn and self.rng.random() < self.mix.drawn:
+                p = drawn.picture(self.rng, size)
+            else:
+                p = self.pictures[self.rng.integers(len(self.pictures))]
             top, left = (self.rng.integers(n - size + 1) for n in p.shape[:2])
             crop = np.rot90(p[top : top + size, left : left + size], int(self.rng.integers(4)))
             out[i] = crop[:, ::-1] if self.rng.integers(2) else crop
-        return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+        x = torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+        for i in range(count if self.mix.colour else 0):
+            if self.rng.random() < self.mix.colour:
+                saturation = 1 + (SATURATION - 1) * self.rng.random() * self.rng.integers(2)
+                order = torch.tensor([ORDERS[self.rng.integers(1, len(ORDERS))]])
+                x[i : i + 1] = recolour(x[i : i + 1], order, torch.tensor([saturation], dtype=x.dtype))
+        return x
 
 
 class DeviceCrops:
     """The crops of Crops, drawn and cut on the device where they are used: a step with them can be a CUDA graph.
 
-    pictures: uint8 (H, W, 3) of any sizes, held on the device; the draws are of torch's generator there.
+    pictures: uint8 (H, W, 3) of any sizes, held on the device; the draws are of torch's generator there. Drawn ones
+    come from a store of DRAWN of the seed, side x side.
     """
 
-    def __init__(self, pictures: list[np.ndarray], device: str | torch.device):
+    def __init__(
+        self,
+        pictures: list[np.ndarray],
+        device: str | torch.device,
+        mix: Mix | None = None,
+        seed: int = 0,
+        side: int = 320,
+    ):
+        self.mix, self.photographs = mix or Mix(), len(pictures)
+        if self.mix.drawn:
+            pictures = [*pictures, *drawn.pictures(DRAWN, side, seed)]
         flat = np.concatenate([p.reshape(-1) for p in pictures])
         self.pixels = torch.from_numpy(flat).to(device)
         sizes = torch.tensor([p.shape[:2] for p in pictures])
         starts = torch.tensor([p.size for p in pictures]).cumsum(0) - sizes.prod(1) * 3
         self.sizes, self.starts = sizes.to(device), starts.to(device)
+        self.orders = torch.tensor(ORDERS, device=device)
 
     def batch(self, count: int, size: int) -> Tensor:
         """(count, 3, size, size) float32 in [0, 1], channels last in memory."""
         device = self.pixels.device
-        which = torch.randint(len(self.starts), (count,), device=device)
+        which = torch.randint(self.photographs, (count,), device=device)
+        if self.mix.drawn:
+            other = torch.randint(self.photographs, len(self.starts), (count,), device=device)
+            which = torch.where(torch.rand(count, device=device) < self.mix.drawn, other, which)
         height, width = self.sizes[which].unbind(1)
         # Doubles below 1 times at most 2^31: the product's floor is uniform and below the limit.
         top, left = (
@@ -140,4 +200,10 @@ class DeviceCrops:
             left.view(-1, 1, 1) + column
         )
         index = first.unsqueeze(-1) + torch.arange(3, device=device)
-        return (self.pixels[index].float() / 255).permute(0, 3, 1, 2)
+        x = (self.pixels[index].float() / 255).permute(0, 3, 1, 2)
+        if not self.mix.colour:
+            return x
+        chosen = torch.rand(count, device=device) < self.mix.colour
+        order = torch.where(chosen, torch.randint(1, len(ORDERS), (count,), device=device), 0)
+        strength = torch.rand(count, device=device) * torch.randint(2, (count,), device=device)
+        return recolour(x, self.orders[order], torch.where(chosen, 1 + (SATURATION - 1) * strength, 1.0))
