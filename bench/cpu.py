@@ -4,7 +4,7 @@ memory: how far a decode raises the size of a process. small: one 64x64 picture 
 where its time goes on one thread, every call timed in place, and what the parallel regions of a decode lose on all
 threads. passes: those of ckbd._passes by instruction set, for 384 sites of the model. outliers: channels with a
 companded latent beyond 64, which take a second product where units saturate. shell: `ckbd decode` in fresh processes,
-without torch and with it. training: a step of the default widths, in float32 and in bfloat16.
+without torch and with it. training: a step of the default widths with both optimisers, in float32 and in bfloat16.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,12 @@ from ckbd.codec.image import Picture
 from ckbd.kernels import network, numerics, products
 from ckbd.model.config import Config
 from ckbd.model.model import Checkerboard
+from ckbd.model.transforms import channels_last
+from ckbd.training.steps import Stepper, optimisers
 
 PROCESSES = 3
 CROPS = 8, 256  # of a training step: how many, of what side
+RATE = 4e-4  # of both optimisers
 
 
 def cpu(args: argparse.Namespace) -> list[dict]:
@@ -214,24 +218,17 @@ def shell(model: str, stream: bytes) -> Iterator[tuple[str, float, str]]:
 
 
 def training(threads: int, count: int, side: int) -> Iterator[tuple[str, float, str]]:
-    torch.manual_seed(0)
-    model = Checkerboard(Config()).to(memory_format=torch.channels_last)
     x = torch.rand(count, 3, side, side).to(memory_format=torch.channels_last)
-    quality = torch.linspace(1, 100, count)
-
-    def step(half: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            out = model(x, quality)
-        model.zero_grad()
-        loss = (out["x_hat"].float() - x).square().mean() + 1e-6 * (out["bits_y"] + out["bits_z"]).mean()
-        loss.backward()
-
     before = torch.get_num_threads()
     for number in sorted({1, threads}):
         torch.set_num_threads(number)
         try:
             for half in (False, True):
-                seconds = median(lambda half=half: step(half), 2 if side < CROPS[1] else 7)
+                torch.manual_seed(0)
+                model, average = (channels_last(Checkerboard(Config())) for _ in range(2))
+                found = optimisers(model, RATE, RATE, False, half)
+                step = Stepper(model, average, found, lambda count, side: x, bf16=half)
+                seconds = median(partial(step, side, count, False, 1.0, 0.001), 2 if side < CROPS[1] else 7)
                 yield f"{number} threads, {'bfloat16' if half else 'float32'}", 1e3 * seconds, "ms"
         finally:
             torch.set_num_threads(before)

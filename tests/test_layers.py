@@ -94,7 +94,9 @@ FILES = {
     "model/quant.py": {"kernels.numerics", "model.proof"},
     "model/transforms.py": {"kernels.products"},
     "model/entropy.py": set(),
-    "training/optim.py": set(),
+    "training/compiled.py": set(),
+    "training/drawn.py": set(),
+    "training/optim.py": {"training.compiled"},
 }
 # Outside packages that only these may import.
 ONLY = {

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ckbd.kernels import products
 
+CHROMA = 8  # one latent in so many for each chroma plane at the start
 FEATURE_SCALE = 4.0  # brings DCT coefficients of images in [0, 1] to about unit size
 
 
@@ -45,8 +46,8 @@ class Pointwise(nn.Conv2d):
             rows = x.permute(0, 2, 3, 1).contiguous()
             return products.linear(rows, self.weight.flatten(1), self.bias, slope).permute(0, 3, 1, 2)
         out = super().forward(x)
-        # In place where no gradient will ask for the values before.
-        return out if slope == 1.0 else F.leaky_relu(out, slope, inplace=not torch.is_grad_enabled())
+        # In place: its gradient asks for the values after, which the next layer keeps anyway.
+        return out if slope == 1.0 else F.leaky_relu(out, slope, inplace=True)
 
 
 class Block(nn.Module):
@@ -122,7 +123,7 @@ def _block_transform(width: int, latent: int) -> tuple[Tensor, Tensor]:
     patch = torch.stack([(colours[c].view(3, 1, 1) * basis[u, v]).flatten() for c, u, v in kept])
 
     signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2.0)
-    chroma = latent // 8
+    chroma = latent // CHROMA
     quota = [latent - 2 * chroma, chroma, chroma]
     # A sign change between neighbours continues an even frequency upwards and an odd one downwards.
     pairs = sorted(
@@ -229,5 +230,5 @@ class HyperAnalysis(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         # asinh: one network serves all qualities, over which y spans two orders of magnitude.
         f = self.enter(torch.asinh(y), 0.1)
-        f = F.leaky_relu(self.first(f), 0.1)
-        return 4.0 * self.out(F.leaky_relu(self.second(f), 0.1))
+        f = F.leaky_relu(self.first(f), 0.1, inplace=True)
+        return 4.0 * self.out(F.leaky_relu(self.second(f), 0.1, inplace=True))

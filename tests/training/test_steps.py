@@ -5,26 +5,28 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, textured
+from conftest import TINY, textured, turned
 from PIL import Image
 
 from ckbd.model.model import Checkerboard, carried_gains, first_gains
 from ckbd.training.data import DeviceCrops, pictures
 from ckbd.training.optim import Muon, orthogonalise
-from ckbd.training.steps import Stepper, draw_qualities, optimisers
+from ckbd.training.steps import Stepper, draw_qualities, optimisers, seen
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (2, 8, 40), (1, 64, 16)])
-def test_orthogonalise_keeps_directions_and_evens_out_their_sizes(shape):
+def test_orthogonalise_keeps_directions_and_evens_out_their_sizes(shape, dtype):
     m = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    got = orthogonalise(m)
+    got = orthogonalise(m, dtype=dtype)
     u, _, vh = torch.linalg.svd(m, full_matrices=False)
     in_basis = u.mT @ got @ vh.mT
     sizes = in_basis.diagonal(dim1=1, dim2=2)
     assert sizes.min() > 0.3 and sizes.max() < 1.3  # the smallest directions of all are still on their way
-    assert (in_basis - torch.diag_embed(sizes)).abs().max() < 0.05
+    assert (in_basis - torch.diag_embed(sizes)).abs().max() < (0.05 if dtype == torch.float32 else 0.1)
+    assert got.dtype == torch.float32
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has its own from 2.9 on")
@@ -69,11 +71,6 @@ def test_every_weight_has_one_optimiser(muon_lr):
             id(model.exact.hidden.weight) not in matrices
             and id(model.g_a.blocks8[0].depthwise.weight) not in matrices
         )
-
-
-def turned(crop: np.ndarray) -> set[bytes]:
-    flips = (crop, crop[::-1])
-    return {np.ascontiguousarray(np.rot90(one, n)).tobytes() for one in flips for n in range(4)}
 
 
 def test_device_crops_are_cut_out_of_the_pictures():
@@ -136,6 +133,13 @@ def test_learning_rate_of_nothing_moves_nothing():
     before = [p.detach().clone() for p in one.weights]
     one(64, 2, False, 0.0, 1.0)
     assert all(torch.equal(p, q) for p, q in zip(one.weights, before, strict=True))
+
+
+def test_what_is_seen_is_counted_by_thirds_of_the_qualities():
+    quality = torch.tensor([1.0, 34.0, 34.5, 67.0, 67.5, 100.0])
+    mse = 10.0 ** -torch.arange(1.0, 7.0)  # 10, 20 ... 60 dB
+    parts = {"loss": torch.tensor(2.0), "bpp": torch.arange(6.0), "mse": mse}
+    assert seen(parts, quality).tolist() == pytest.approx([2.0, 2.5, 30, 70, 110, 2, 2, 2], rel=1e-5)
 
 
 def test_qualities_rise_one_from_each_stratum():
