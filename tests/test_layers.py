@@ -22,7 +22,7 @@ ROOMS = {
     "api": {"codec", "model", "pipeline"},
     "light": {"_rans", "_passes", "model", "codec"},
     "papers": {"_rans", "kernels", "model", "codec", "api"},
-    "training": {"kernels", "model", "codec", "papers", "api"},
+    "training": {"kernels", "model", "codec", "papers", "api", "evaluation"},
     "evaluation": {"codec"},
     "compat": {"_ans", "kernels"},
     "loading": {"codec", "model", "papers", "api"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -65,12 +65,20 @@ class ExactZone(nn.Module):
 
     def set_exact(self, exact: bool) -> None:
         """False turns the module into its float twin, which is there to measure what the integers cost."""
-        for layer in (self.h_s_0, self.h_s_1, self.first, self.hidden, self.output):
+        for _, layer in self._named():
             layer.exact = exact
 
-    def integers(self) -> ExactLayers:
+    def _named(self) -> Iterable[tuple[str, QuantLinear]]:
         layers = (self.h_s_0, self.h_s_1, self.first, self.hidden, self.output)
-        return ExactLayers(zip(ExactLayers.NAMES, (layer.integers() for layer in layers), strict=True))
+        return zip(ExactLayers.NAMES, layers, strict=True)
+
+    def integers(self) -> ExactLayers:
+        return ExactLayers((name, layer.integers()) for name, layer in self._named())
+
+    def set_integers(self, layers: ExactLayers) -> None:
+        """Takes the real weights whose integers these are."""
+        for name, layer in self._named():
+            layer.set_integers(layers[name])
 
 
 def hyper_features(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> tuple[Tensor, Tensor]:

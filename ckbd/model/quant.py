@@ -65,6 +65,13 @@ class QuantLinear(nn.Module):
             b = round_half_up(b)
         return IntLayer(w, b, e + self.in_frac - self.out_frac, self.exact)
 
+    @torch.no_grad()
+    def set_integers(self, layer: IntLayer) -> None:
+        """Takes the real weights whose integers these are: weight int8, bias int32, shift uint8 of equal shapes."""
+        e = layer.shift.to(self.out_frac) + self.out_frac - self.in_frac
+        self.weight.copy_(layer.weight * torch.exp2(-e).view((-1,) + (1,) * (self.weight.dim() - 1)))
+        self.bias.copy_(layer.bias * torch.exp2(-e - self.in_frac))
+
 
 def prove(layer: IntLayer, name: str) -> IntLayer:
     """Check at export (and again at load) that no input can make the layer inexact; returns it as integer dtypes.

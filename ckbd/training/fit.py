@@ -36,6 +36,7 @@ SIDE = 512  # of larger pictures a window of this size is taken
 QUALITIES = tuple(round(2 * (1 + 99 * i / 19)) / 2 for i in range(20))
 EACH = 4  # qualities at which a picture is encoded
 HELD_OUT = 4  # one picture in this many chooses the pseudo-counts
+LEAST = HELD_OUT * len(QUALITIES) // EACH  # pictures, so that every quality has one that is held out
 PSEUDO_COUNTS = tuple(8.0**i for i in range(6))
 TABLES = ("table.y.freq", "table.y.max", "table.z.freq", "table.z.low", "table.z.size")
 
@@ -222,12 +223,11 @@ def fit(tables: dict[str, Tensor], fitted: Counts, held_out: Counts) -> Fit:
 def fit_file(encoder: Encoder, model: str, pictures: Iterable[np.ndarray], out: str) -> tuple[Fit, bytes]:
     """Writes the model file with tables fitted to pictures; returns what fit() did and the new identity.
 
-    Raises ValueError if there are too few pictures for every quality to have a held-out one.
+    Raises ValueError if there are fewer than LEAST pictures.
     """
-    least = HELD_OUT * len(QUALITIES) // EACH
-    first = list(islice(pictures := iter(pictures), least))
-    if len(first) < least:
-        raise ValueError(f"data: expected at least {least} pictures, got {len(first)}")
+    first = list(islice(pictures := iter(pictures), LEAST))
+    if len(first) < LEAST:
+        raise ValueError(f"data: expected at least {LEAST} pictures, got {len(first)}")
     result = fit(encoder.model.tables, *count(encoder, chain(first, pictures)))
     read, config = arrays.read(model, arrays.FORMAT)
     tensors = {name: torch.from_numpy(array) for name, array in read.items()}
@@ -235,6 +235,12 @@ def fit_file(encoder: Encoder, model: str, pictures: Iterable[np.ndarray], out: 
         identity = modelfile.write(tensors | result.tables, temporary, arrays.FORMAT, json.loads(config))
         modelfile.load(temporary)
     return result, identity
+
+
+def check_name(option: str, path: str) -> None:
+    """ValueError unless a model file may be written there."""
+    if Path(path).suffix != ".safetensors" or not Path(path).absolute().parent.is_dir() or Path(path).is_dir():
+        raise ValueError(f"{option}: expected a name in .safetensors in a folder that exists, got {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -256,8 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if Path(args.out).exists() and not args.force:
             raise ValueError(f"{args.out} exists (--force overwrites it)")
-        if Path(args.out).suffix != ".safetensors" or not Path(args.out).absolute().parent.is_dir():
-            raise ValueError(f"out: expected a name in .safetensors in a folder that exists, got {args.out}")
+        check_name("out", args.out)
         if args.pictures < 1:
             raise ValueError(f"pictures: expected at least 1, got {args.pictures}")
         if arrays.format_of(args.model) != arrays.FORMAT:

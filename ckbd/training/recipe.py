@@ -14,7 +14,6 @@ import dataclasses
 import json
 import math
 import os
-import pickle
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +25,11 @@ from torch import Tensor
 from ckbd.model.transforms import channels_last
 from ckbd.papers import file as variantfile
 from ckbd.papers.variant import Variant, VariantConfig
+from ckbd.training import start
 from ckbd.training.data import Crops
+from ckbd.training.options import crop_stages
 from ckbd.training.steps import draw_qualities, loss_of
-from ckbd.training.train import crop_stages, cut_log, learning_rate
+from ckbd.training.train import cut_log, learning_rate
 
 COLUMNS = ("step", "lr", "loss", "bpp", "bpp_z", "psnr")
 
@@ -148,10 +149,10 @@ def run(recipe: Recipe, quiet: bool = False) -> Path:
     data = Crops(recipe.data, max(size for size, _ in stages), recipe.seed)
     model = channels_last(Variant(config).to(recipe.device))
     if recipe.init:
-        start = averaged_model(recipe.init)
-        if start.config != config:
+        first = averaged_model(recipe.init)
+        if first.config != config:
             raise ValueError(f"init: {recipe.init} is of another model")
-        model.load_state_dict(start.state_dict())
+        model.load_state_dict(first.state_dict())
     average = Variant(config).to(recipe.device)
     torch.manual_seed(recipe.seed)  # models of unequal size go on with the same noise and qualities
     average.load_state_dict(model.state_dict())
@@ -230,14 +231,7 @@ def run(recipe: Recipe, quiet: bool = False) -> Path:
 
 def load_checkpoint(path: str | Path, device: str = "cpu") -> dict:
     """What run() stored; ValueError if it is damaged or something else."""
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError(f"it holds a {type(state).__name__}")
-        state["recipe"], state["step"], state["data_rng"]
-    except (KeyError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: not a checkpoint of ckbd train CONFIG: {error}") from error
-    return state
+    return start.read_state(path, device, "ckbd train CONFIG", ("recipe", "step", "data_rng"))
 
 
 def averaged_model(path: str | Path) -> Variant:

@@ -105,7 +105,7 @@ def test_the_report_is_in_a_day_s_order():
     entries["bar: g_s 3 x eager, batch 64"] = {"value": 3.25, "sources": "old", "device": GPU}
     entries["what once was"] = {"device": GPU}
     lines = report.report(entries).splitlines()
-    assert [line.split(None, 1)[1].startswith(name) for line, name in zip(lines, names, strict=False)] == [True] * 23
+    assert [line.split(None, 1)[1].startswith(name) for line, name in zip(lines, names, strict=False)] == [True] * 25
     assert lines[0].startswith("fresh ") and lines[1].startswith("missing ") and lines[7].startswith("stale ")
     assert "3.25; " in lines[7] and lines[-1].startswith("unknown  what once was")
 
@@ -245,14 +245,19 @@ def test_a_missing_extension_is_no_result(monkeypatch, tmp_path):
 
 
 def test_a_model_comes_home_validated_or_not(tmp_path):
-    with pytest.raises(read.NoResult):
+    with pytest.raises(read.NoResult, match="no validation.json"):
         read.train(tmp_path)
-    (tmp_path / "model.safetensors").touch()
-    assert read.train(tmp_path).files == (tmp_path / "model.safetensors",)
-    row = {"quality": 10.0, "bpp": 0.2, "psnr": 30.0, "before_bpp": 0.25, "before_psnr": 29.5}
-    (tmp_path / "rows.json").write_text(json.dumps([row]))
-    result = read.train(tmp_path)
-    assert result.files and "| 10 | 0.2000 | 30.000 | 0.2500 | 29.500 |" in result.markdown
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "unfitted.safetensors").write_bytes(b"a model")
+    found = read.train(tmp_path)
+    assert found.markdown == "The model was not validated." and found.files[0].name == "unfitted.safetensors"
+    (tmp_path / "model.safetensors").write_bytes(b"a better one")
+    row = {"quality": 5, "bpp": 0.1, "psnr": 28.5, "before_bpp": 0.2, "before_psnr": 28.25}
+    (tmp_path / "run" / "validation.json").write_text(json.dumps({"bd_rate": -12.5, "rows": [row]}))
+    found = read.train(tmp_path)
+    assert "| 5 | 0.1000 | 28.500 | 0.2000 | 28.250 |" in found.markdown and found.rows == [row]
+    assert "BD-rate against before: -12.50 %." in found.markdown and found.found == {"bd_rate": -12.5}
+    assert found.files == (tmp_path / "model.safetensors",)
 
 
 def test_bars_in_names_do_not_break_a_table():

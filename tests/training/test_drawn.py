@@ -72,7 +72,7 @@ def test_a_font_without_letters_is_none(monkeypatch, tmp_path):
     assert not drawn._has_letters(tmp_path)
 
 
-def test_lines_have_soft_edges_and_bars_fall_or_are_flat():
+def test_lines_have_soft_edges_and_patterns_are_not_empty():
     found = [np.asarray(drawn.lines(np.random.default_rng(seed), 64)).reshape(-1, 3) for seed in range(8)]
     assert sum(len(np.unique(p, axis=0)) > 8 for p in found) >= 4
     patterns = [drawn.pattern(np.random.default_rng(seed), 64) for seed in range(200)]

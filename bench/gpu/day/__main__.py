@@ -20,6 +20,7 @@ What only a GPU can show, whatever a rehearsal says:
   sanitizers   compute-sanitizer itself; a rehearsal runs tests of the twin in its place
   profile      ncu, times of kernels
   trace        which events are the device's; a rehearsal takes PyTorch's operators for them
+  pace         CUDA graphs, Triton's kernels; a rehearsal traces a toy and compiles nothing
   train        bfloat16, steps as graphs, more than a toy
 """
 
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.gpu.day", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, help="that there are, from now (default 12; of a rehearsal 20)")
+    parser.add_argument("--minutes", type=float, help="that there are, from now (default 12; of a rehearsal 24)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: build/gpu-day, or build/rehearsal")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, at toy sizes; notes nothing")
     parser.add_argument("--strict", action="store_true", help="a step that is skipped counts as failed")
@@ -90,11 +91,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if sys.version_info < (3, 11) and importlib.util.find_spec("ckbd.kernels") is None:
         parser.error("needs Python 3.11 or newer, or an installed ckbd")
-    for path in (*args.images, *args.data, *args.val, *([args.train] if (args.train or "").endswith(".pt") else [])):
+    train = [args.train] if (args.train or "").endswith((".pt", ".safetensors")) else []
+    shipped = record.ROOT / "ckbd" / "model" / "weights" / f"{args.train}.safetensors"
+    if args.train and not train and not shipped.is_file():
+        parser.error(f"--train {args.train}: neither a shipped model's name nor a file in .safetensors or .pt")
+    for path in (*args.images, *args.data, *args.val, *train):
         if not os.path.exists(path) or (os.path.isdir(path) and not os.listdir(path)):
             parser.error(f"{path}: {'an empty folder' if os.path.isdir(path) else 'no such file or folder'}")
     if args.minutes is None:
-        args.minutes = 20.0 if args.rehearse else 12.0
+        args.minutes = 24.0 if args.rehearse else 12.0
     if not 0 < args.minutes < 24 * 60:
         parser.error(f"--minutes: expected more than 0 and less than a day, got {args.minutes:g}")
     try:

@@ -244,15 +244,31 @@ def warm(folder: Path) -> Result:
     return Result(rows, table(["", "decode, s", "whole process, s"], lines), found, files=files)
 
 
+def pace(folder: Path) -> Result:
+    """Of bench.gpu.pace."""
+    every = rows_of(folder / "rows.json")
+    forms = {"model": "", "batch": "", "way": "", "ms": ".3f", "megapixels_s": ".1f", "kernels": "", "first_s": ".1f"}
+    lines = [[format(r[name], form) for name, form in forms.items()] for r in every if "left_out" not in r]
+    head = ["model", "crops", "", "ms a step", "megapixels/s", "kernels a step", "first steps, s"]
+    lacking = left_out([r | {"impl": f"{r['model']} {r['way']}"} for r in every])
+    best = {f"{r['model']} {r['way']} {r['batch']}": r["megapixels_s"] for r in every if "left_out" not in r}
+    return Result(every, "\n\n".join([table(head, lines), *lacking]), {"megapixels_s": best})
+
+
 def train(folder: Path) -> Result:
     """Of bench.gpu.training. A model that there was no time to validate is a result too."""
-    files = tuple(p for p in (folder / "model.safetensors",) if p.is_file())
-    try:
-        rows = rows_of(folder / "rows.json")
-    except NoResult:
+    made = (folder / "model.safetensors", folder / "run" / "unfitted.safetensors")
+    files = tuple(p for p in made if p.is_file())[:1]
+    validation = folder / "run" / "validation.json"
+    if not validation.is_file():
         if not files:
-            raise
+            raise NoResult(f"no {validation.name}")
         return Result([], "The model was not validated.", files=files)
+    found = json.loads(validation.read_text())
+    rows = found["rows"]
     forms = {"quality": "g", "bpp": ".4f", "psnr": ".3f", "before_bpp": ".4f", "before_psnr": ".3f"}
     lines = [[number(r[name], form) for name, form in forms.items()] for r in rows]
-    return Result(rows, table(["quality", "bpp", "PSNR", "bpp before", "PSNR before"], lines), files=files)
+    said = [table(["quality", "bpp", "PSNR", "bpp before", "PSNR before"], lines)]
+    if found["bd_rate"] is not None:
+        said.append(f"BD-rate against before: {found['bd_rate']:+.2f} %.")
+    return Result(rows, "\n\n".join(said), {"bd_rate": found["bd_rate"]}, files=files)

@@ -17,15 +17,20 @@ from bench.gpu.day.read import Result
 PHASES = ("kernels/*.py",)
 KERNELS = (*PHASES, "kernels/transforms/*.py")
 CODEC = (*KERNELS, "ckbd/*.py", "ckbd/codec/**/*.py", "ckbd/pipeline/*.py", "ckbd/model/*.py", "csrc/*/*.*")
+TRAINING = (
+    "ckbd/training/*.py",
+    "ckbd/model/*.py",
+    *(f"kernels/{n}.py" for n in ("numerics", "reference", "products")),
+)
 G_S_BARS, PHASE_BARS = read.bar_names(read.PAINTER), read.bar_names(read.PHASE)
-VALIDATION = 75.0  # seconds of a training step that are no training: reading pictures, exporting, validating
-LEAST_TRAINING = 30.0  # seconds below which training is not begun
+VALIDATION = 120.0  # seconds of a training step that are no training: reading pictures, fitting tables, validating
+LEAST_TRAINING = 120.0  # seconds below which training is not begun, compiling included
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a day was asked for besides its minutes. train: a shipped model's name or a checkpoint; data, val: folders
-    or tar files of pictures.
+    """What a day was asked for besides its minutes. train: a model by name or file, or a checkpoint.pt. data,
+    val: folders or tar files of pictures.
     """
 
     images: tuple[str, ...] = ()
@@ -148,6 +153,12 @@ def warm(job: Job) -> list[str]:
     return python("-m", "bench.gpu.warm", "--device", job.device, "--out", job.folder, *real)
 
 
+def pace(job: Job) -> list[str]:
+    # The last batch takes time too.
+    more = ("--rehearse",) if job.rehearsal else ("--seconds", f"{job.seconds / 2:g}")
+    return python("-m", "bench.gpu.pace", "--device", job.device, "--out", job.folder, *more)
+
+
 def train(job: Job) -> list[str]:
     if job.rehearsal:
         return python("-m", "bench.gpu.training", "--out", job.folder, "--rehearse")
@@ -163,8 +174,6 @@ def no_training(options: Options, device: str) -> str | None:
         return None
     if options.train is None:
         return "not asked for (--train)"
-    if not options.train.endswith(".pt"):
-        return f"training cannot start from a shipped model yet ({options.train}), only from a checkpoint.pt"
     if not options.data or not options.val:
         return "needs --data and --val"
     return None
@@ -218,6 +227,7 @@ STEPS = (
     ),
     Step("profile", "One phase, kernel by kernel", 40, 90, profile, read.profile, PHASES, timed=True),
     Step("trace", "Where the time of a batch of 64 goes", 30, 75, trace, read.trace, CODEC, timed=True),
+    Step("pace", "A step of training", 120, 300, pace, read.pace, TRAINING, timed=True),
     Step(
         "train",
         "Training with what is left",
