@@ -53,7 +53,6 @@ def curve(path: str | Path, pictures: Sequence[Picture], device: str = "cpu") ->
             bpp[i].append(8 * len(stream) / (p.width * p.height))
             psnr[i].append(image.psnr(p.rgb, decoded.rgb))
     return {
-        "quality": list(QUALITIES),
         "bpp": [statistics.mean(values) for values in bpp],
         "psnr": [statistics.mean(values) for values in psnr],
     }
@@ -86,4 +85,5 @@ def _bd_rate(before: Curve, after: Curve) -> tuple[float | None, str]:
     found = bd_rate(before, after, WINDOW)
     if found is None:
         return None, f"no BD-rate: no PSNR that both reach between {WINDOW[0]:g} and {WINDOW[1]:g} bpp"
-    return found.percent, f"BD-rate against before: {found.percent:+.2f} % over {WINDOW[0]:g} to {WINDOW[1]:g} bpp"
+    low, high = found.anchor_bpp  # of WINDOW what both curves reach
+    return found.percent, f"BD-rate against before: {found.percent:+.2f} % over {low:.2f} to {high:.2f} bpp"

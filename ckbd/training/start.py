@@ -7,6 +7,7 @@ tables of z the densities nearest to them; those of y are Gaussians again until 
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import torch
@@ -40,6 +41,10 @@ def read_state(path: str | Path, device: str, program: str, fields: tuple[str, .
             state[name]
     except OSError:
         raise
+    except pickle.UnpicklingError as error:  # PyTorch's own words advise to run what may be anybody's code
+        raise ValueError(
+            f"{path}: not a checkpoint of {program}: no tensors and numbers that torch.save wrote"
+        ) from error
     except Exception as error:  # of any kind, for other bytes
         raise ValueError(f"{path}: not a checkpoint of {program}: {_why(error)}") from error
     return state

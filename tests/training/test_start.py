@@ -123,7 +123,8 @@ def test_what_is_no_model_is_named(tmp_path):
             start.model_of(tmp_path / "x.pt")
     for raw in (b"", b"text", bytes(range(256))):
         (tmp_path / "x.pt").write_bytes(raw)
-        with pytest.raises(ValueError, match=r"^[^\n]*x.pt: not a checkpoint of ckbd train: \w+: [^\n]+$"):
+        with pytest.raises(ValueError, match=r"^[^\n]*x.pt: not a checkpoint of ckbd train: [^\n]+$") as said:
             start.model_of(tmp_path / "x.pt")
+        assert "weights_only" not in str(said.value)  # no advice to run what may be anybody's code
     with pytest.raises(FileNotFoundError, match="nonesuch"):
         start.model_of("nonesuch")
