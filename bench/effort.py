@@ -20,7 +20,7 @@ from ckbd.codec import image
 from ckbd.codec.image import Picture
 
 if TYPE_CHECKING:
-    from ckbd.evaluation import evaluate
+    from ckbd.evaluation import bd
 
 EVERYTHING = (1e-3, 1e3)  # bpp
 
@@ -46,17 +46,16 @@ def measure(codec: Codec, picture: Picture, quality: float) -> dict[int, dict[st
     return found
 
 
-def curve(rows: list[dict], effort: int) -> evaluate.Curve:
+def curve(rows: list[dict], effort: int) -> bd.Curve:
     """Means over the pictures by quality."""
     qualities = sorted({row["quality"] for row in rows})
     groups = [[row for row in rows if row["effort"] == effort and row["quality"] == q] for q in qualities]
-    means = {name: [statistics.mean(row[name] for row in group) for group in groups] for name in ("bpp", "psnr")}
-    return means | {"ms_ssim": [None] * len(qualities)}
+    return {name: [statistics.mean(row[name] for row in group) for group in groups] for name in ("bpp", "psnr")}
 
 
 def effort(args: argparse.Namespace) -> list[dict]:
     """One row a picture, quality and effort; prints BD-rates and ratios of time."""
-    from ckbd.evaluation import evaluate  # wants what a machine that runs other cases may not have
+    from ckbd.evaluation import bd  # wants what a machine that runs other cases may not have
 
     codec = ckbd.load(args.model, threads=args.threads)
     rows = []
@@ -73,10 +72,10 @@ def effort(args: argparse.Namespace) -> list[dict]:
         print(f"effort {level}: " + ", ".join(cells))
     for level in codec.encoder.EFFORTS[1:]:
         each = [[row for row in rows if row["image"] == n] for n in range(len(pictures))]
-        deltas = [evaluate.bd_rate(curve(one, 0), curve(one, level), EVERYTHING) for one in each]
+        deltas = [bd.bd_rate(curve(one, 0), curve(one, level), EVERYTHING) for one in each]
         singly = sorted(delta.percent if delta else math.nan for delta in deltas)
-        whole = evaluate.bd_rate(curve(rows, 0), curve(rows, level), EVERYTHING)
-        window = evaluate.bd_rate(curve(rows, 0), curve(rows, level))
+        whole = bd.bd_rate(curve(rows, 0), curve(rows, level), EVERYTHING)
+        window = bd.bd_rate(curve(rows, 0), curve(rows, level))
         seconds = [[row["seconds"] for row in rows if row["effort"] == e] for e in (0, level)]
         ratios = [mine / base for base, mine in zip(*seconds, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
@@ -87,5 +86,5 @@ def effort(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def percent(delta: evaluate.BD | None) -> str:
+def percent(delta: bd.BD | None) -> str:
     return "none" if delta is None else f"{delta.percent:+.2f} %"

@@ -94,6 +94,8 @@ FILES = {
     "model/quant.py": {"kernels.numerics", "model.proof"},
     "model/transforms.py": {"kernels.products"},
     "model/entropy.py": set(),
+    "evaluation/bd.py": set(),
+    "evaluation/ssimulacra.py": set(),
     "training/compiled.py": set(),
     "training/drawn.py": set(),
     "training/optim.py": {"training.compiled"},

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ckbd.evaluation import evaluate, report
-from ckbd.evaluation.evaluate import Curve
+from ckbd.evaluation import bd, report
+from ckbd.evaluation.bd import Curve
 
 # Taken, where the file has them, if no names are given.
 NAMES = (
@@ -39,7 +39,7 @@ NAMES = (
 
 
 def as_curve(name: str, fields: Any) -> Curve:
-    """A published curve as ckbd.evaluation.evaluate has it; a metric that is missing is None at every point.
+    """A published curve as ckbd.evaluation.bd has it; a metric that is missing is None at every point.
 
     Raises ValueError, naming curve and field, for what is no curve.
     """
@@ -58,7 +58,7 @@ def as_curve(name: str, fields: Any) -> Curve:
     if "ms_ssim" not in columns and "ms_ssim_db" in columns:
         columns["ms_ssim"] = [1 - 10 ** (-value / 10) for value in columns["ms_ssim_db"]]
     nothing = [None] * len(columns["bpp"])
-    return curve | {metric: columns.get(metric, nothing) for metric in evaluate.METRICS}
+    return curve | {metric: columns.get(metric, nothing) for metric in bd.METRICS}
 
 
 def chosen(curves: dict[str, Any], names: Sequence[str] | None) -> list[str]:
@@ -72,12 +72,12 @@ def chosen(curves: dict[str, Any], names: Sequence[str] | None) -> list[str]:
     return list(names)
 
 
-def deltas(result: dict[str, Any], published: dict[str, Curve]) -> dict[str, dict[str, evaluate.BD | None]]:
+def deltas(result: dict[str, Any], published: dict[str, Curve]) -> dict[str, dict[str, bd.BD | None]]:
     """{metric: {who: BD-rate of ckbd or None}}: the rivals that were measured, then the published curves."""
     found = {}
-    for metric in evaluate.METRICS:
-        measured = evaluate.bd_rates(result["rivals"], result["curve"], metric=metric)
-        others = evaluate.bd_rates(published, result["curve"], metric=metric)
+    for metric in bd.METRICS:
+        measured = bd.bd_rates(result["rivals"], result["curve"], metric=metric)
+        others = bd.bd_rates(published, result["curve"], metric=metric)
         found[metric] = {f"{name} (measured)": delta for name, delta in measured.items()}
         found[metric] |= {f"{name} (published)": delta for name, delta in others.items()}
     return found
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"bench.sheets.published: {error}", file=sys.stderr)
         return 1
-    low, high = evaluate.WINDOW
+    low, high = bd.WINDOW
     print(f"model {result['model']}, mean over {len(result['images'])} images, {low:g} .. {high:g} bpp")
     print("\n".join(report.bd_lines(deltas(result, published))))
     return 0

@@ -20,7 +20,7 @@ from torch import nn
 
 import ckbd
 from bench.common import load_pictures, machine, stages_of
-from ckbd.evaluation.evaluate import bd_rate
+from ckbd.evaluation.bd import bd_rate
 from ckbd.model.file import Loaded
 
 SIDE = 512  # a multiple of 64: of the picture whose multiply-adds are counted

@@ -22,7 +22,7 @@ from bench.sheets import hard
 from bench.tables import table
 from ckbd.codec import image
 from ckbd.codec.image import Picture
-from ckbd.evaluation.evaluate import Curve, bd_rate
+from ckbd.evaluation.bd import Curve, bd_rate
 from ckbd.model import transforms
 from ckbd.training import finish, train
 

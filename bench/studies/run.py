@@ -28,6 +28,7 @@ from bench.studies.report import draw_bars, draw_curves, draw_growth, interval, 
 from ckbd.codec import image
 from ckbd.codec.image import Picture
 from ckbd.evaluation import evaluate
+from ckbd.evaluation.bd import bd_rate
 from ckbd.papers import file as variantfile
 from ckbd.papers.context import NAMED, Context, square
 from ckbd.papers.cut import cut
@@ -177,7 +178,7 @@ def rd(args: argparse.Namespace) -> list[dict]:
         return dict(zip(("bpp", "psnr"), means, strict=True))
 
     def delta(context: int) -> Callable[[np.ndarray], float]:
-        return lambda i: evaluate.bd_rate(curve(0, i), curve(context, i), WINDOW).percent
+        return lambda i: bd_rate(curve(0, i), curve(context, i), WINDOW).percent
 
     gains = [interval(len(found), delta(context), args.resamples) for context in (1, 2)]
     share = interval(len(found), lambda i: 100 * delta(2)(i) / delta(1)(i), args.resamples)

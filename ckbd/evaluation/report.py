@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ckbd.codec.files.output import replacing
-from ckbd.evaluation.evaluate import BD, COLUMNS, EXCESS_BYTES, EXCESS_SHARE, METRICS, Curve, decibels
+from ckbd.evaluation.bd import BD, Curve, scaled
+from ckbd.evaluation.evaluate import COLUMNS, EXCESS_BYTES, EXCESS_SHARE
 
 # Okabe and Ito's colours, which stay apart under the common colour blindnesses.
 STYLES = {
@@ -25,8 +26,13 @@ STYLES = {
     "avif": ("#0072B2", "P"),
 }
 
-
-LABELS = {"psnr": "PSNR", "ms_ssim": "MS-SSIM"}
+LABELS = {"psnr": "PSNR", "ms_ssim": "MS-SSIM", "ssimulacra2": "SSIMULACRA2"}
+_DIGITS = {"psnr": 2, "ms_ssim": 4, "ssimulacra2": 2}
+_AXES = {
+    "psnr": "PSNR, RGB (dB)",
+    "ms_ssim": "MS-SSIM, RGB (dB: -10 log10(1 - MS-SSIM))",
+    "ssimulacra2": "SSIMULACRA2 (100: equal)",
+}
 
 
 def _text(value: float | None, digits: int) -> str:
@@ -68,17 +74,19 @@ def bd_lines(deltas: dict[str, dict[str, BD | None]]) -> list[str]:
 def table(result: dict[str, Any]) -> str:
     """The codec's curve, every rival's PSNR at the same bpp, the BD-rates, and what else must be known."""
     curve, rivals = result["curve"], result["rivals"]
-    lines = [["quality", "bpp", "PSNR dB", "MS-SSIM", *rivals]]
-    for quality, bpp, psnr, similarity in zip(*(curve[key] for key in curve), strict=True):
+    heads = [LABELS[metric] + " dB" * (metric == "psnr") for metric in result["metrics"]]
+    lines = [["quality", "bpp", *heads, *rivals]]
+    for i, (quality, bpp) in enumerate(zip(curve["quality"], curve["bpp"], strict=True)):
+        own = [_text(curve[metric][i], _DIGITS[metric]) for metric in result["metrics"]]
         others = [_text(_psnr_at(rival, bpp), 2) for rival in rivals.values()]
-        lines.append([f"{quality:g}", f"{bpp:.4f}", f"{psnr:.2f}", _text(similarity, 4), *others])
+        lines.append([f"{quality:g}", f"{bpp:.4f}", *own, *others])
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     count = len(result["images"])
     text.insert(0, f"model {result['model']}, mean over {count} image{'s' * (count != 1)}")
     if rivals:
         text[0] += "; under a rival's name its PSNR in dB at the same bpp"
-        text += ["", *bd_lines({metric: _deltas(result, metric) for metric in METRICS})]
+        text += ["", *bd_lines({metric: _deltas(result, metric) for metric in result["metrics"]})]
     text += [f"  {name:10} not measured: {reason}" for name, reason in result["absent"].items()]
     worst = result["estimate"]
     verdict = "within" if worst["within_bound"] else "BEYOND"
@@ -113,20 +121,21 @@ def check_plot(path: str | os.PathLike[str]) -> None:
 
 
 def plot(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
-    """PSNR and, where it exists, MS-SSIM in dB against bpp, logarithmic; PNG, SVG or PDF by the suffix."""
+    """A panel each for PSNR and, where they exist, MS-SSIM in dB and SSIMULACRA2, over bpp, logarithmic.
+
+    PNG, SVG or PDF by the suffix.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullFormatter
 
     check_plot(path)
     curves = {"ckbd": result["curve"], **{n: c for n, c in result["rivals"].items() if n in STYLES}}
-    panels = [("psnr", "PSNR, RGB (dB)")]
-    if any(value is not None for curve in curves.values() for value in curve["ms_ssim"]):
-        panels.append(("ms_ssim", "MS-SSIM, RGB (dB: -10 log10(1 - MS-SSIM))"))
+    panels = [m for m in _AXES if any(value is not None for curve in curves.values() for value in curve[m])]
     figure = Figure(figsize=(6.5 * len(panels), 5), dpi=150, layout="constrained")
-    for axes, (key, label) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
+    for axes, metric in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
         for name, curve in curves.items():
             colour, marker = STYLES[name]
-            points = sorted((b, v) for b, v in zip(curve["bpp"], decibels(curve, key), strict=True) if v is not None)
+            points = sorted((b, v) for b, v in zip(curve["bpp"], scaled(curve, metric), strict=True) if v is not None)
             style = {"linewidth": 2.4, "zorder": 3} if name == "ckbd" else {"linewidth": 1.2, "zorder": 2}
             x, y = zip(*points, strict=True) if points else ((), ())
             axes.plot(x, y, color=colour, marker=marker, markersize=4, label=name, **style)
@@ -135,7 +144,7 @@ def plot(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("rate (bits per pixel, logarithmic)")
-        axes.set_ylabel(label)
+        axes.set_ylabel(_AXES[metric])
         axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
         axes.legend(loc="lower right")
     count = len(result["images"])

@@ -18,6 +18,15 @@ def qualities(text: str) -> list[float]:
     return [quality(part) for part in text.split(",")]
 
 
+def metrics(text: str) -> list[str]:
+    """Names of ckbd.evaluation.bd.METRICS, which import what may be missing; as `--metric ms-ssim` has them."""
+    known = ("psnr", "ms-ssim", "ssimulacra2")
+    names = text.split(",")
+    if not set(names) <= set(known):
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}, got {text!r}")
+    return [name.replace("-", "_") for name in names]
+
+
 def positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
     name = "a whole number" if kind is int else "a number"
 

@@ -37,8 +37,8 @@ def info(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     try:
+        from ckbd.evaluation import bd, report
         from ckbd.evaluation import evaluate as evaluation
-        from ckbd.evaluation import report
     except ModuleNotFoundError as error:
         raise UsageError(f"eval needs {error.name}: pip install 'ckbd[eval]'") from error
     if not Path(args.folder).is_dir():
@@ -60,6 +60,7 @@ def evaluate(args: argparse.Namespace) -> int:
             () if args.no_rivals else tuple(evaluation.RIVALS),
             threads=args.threads,
             effort=args.effort,
+            metrics=args.metrics or bd.METRICS,
             progress=sys.stderr.isatty(),
         )
         print(report.table(result))

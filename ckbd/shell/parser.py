@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("folder", metavar="DIR", help="a folder of images")
     command.add_argument("--qualities", type=arguments.qualities, metavar="Q,Q,...", help="the points of the curve")
     command.add_argument("--no-rivals", action="store_true", help="measure ckbd alone")
+    command.add_argument(
+        "--metrics",
+        type=arguments.metrics,
+        metavar="M,M,...",
+        help="what to measure: psnr (always is), ms-ssim, ssimulacra2 (default: all three)",
+    )
     command.add_argument("--json", metavar="FILE", help="write the curves and BD-rates")
     command.add_argument("--csv", metavar="FILE", help="write one line an image and setting")
     command.add_argument("--plot", metavar="FILE", help="write the curves as .png, .svg or .pdf")

@@ -79,7 +79,7 @@ def report(before: Curve | None, after: Curve, path: Path) -> str:
 def _bd_rate(before: Curve, after: Curve) -> tuple[float | None, str]:
     """(percent or None, what is said of it)"""
     try:
-        from ckbd.evaluation.evaluate import bd_rate
+        from ckbd.evaluation.bd import bd_rate
     except ImportError as error:  # the figures are there, and this can be made of them anywhere
         return None, f"no BD-rate: {error} (pip install 'ckbd[train]')"
     found = bd_rate(before, after, WINDOW)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.sheets import published
-from ckbd.evaluation import evaluate
+from ckbd.evaluation import bd
 
 RATES, PSNRS, SIMILARITIES = [0.1, 0.3, 0.8, 1.6], [26.0, 30.0, 34.0, 37.0], [0.9, 0.96, 0.985, 0.995]
 
@@ -24,7 +24,7 @@ def files(tmp_path):
     def write(some):
         curves.write_text(json.dumps(some))
 
-    decibels = evaluate.decibels(curve(), "ms_ssim")
+    decibels = bd.scaled(curve(), "ms_ssim")
     write(
         {
             "_meta": {"what": "no curve"},

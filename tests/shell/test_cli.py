@@ -151,6 +151,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(arguments, re
         ["encode", "a.png", "out", "--target-bpp", "0"],
         ["encode", "a.png", "out", "--threads", "0"],
         ["eval", "in", "--qualities", "10,101"],
+        ["eval", "in", "--metrics", "psnr,vmaf"],
         ["paint"],
     ],
 )
@@ -310,10 +311,13 @@ def test_eval_prints_and_writes(here, capsys):
     arguments = ["eval", "in", "--qualities", "30,60,90", "--no-rivals"]
     assert cli.main([*arguments, "--json", "r.json", "--csv", "r.csv", "--plot", "r.svg"]) == 0
     out, err = capsys.readouterr()
-    assert "mean over 2 images" in out and "PSNR dB" in out and not err
+    assert "mean over 2 images" in out and "PSNR dB" in out and "MS-SSIM  SSIMULACRA2" in out and not err
     result = json.loads((here / "r.json").read_text())
     assert result["curve"]["quality"] == [30, 60, 90] and result["rivals"] == {} == result["bd_rate"]
     assert len((here / "r.csv").read_text().splitlines()) == 1 + 2 * 3 and (here / "r.svg").stat().st_size > 1000
+    assert cli.main([*arguments, "--metrics", "ms-ssim"]) == 0
+    out = capsys.readouterr().out
+    assert "MS-SSIM" in out and "SSIMULACRA2" not in out
     assert cli.main([*arguments, "--plot", "r.svg"]) == 2
     assert cli.main([*arguments, "--plot", "r.txt"]) == 1
     assert "for a plot" in capsys.readouterr().err

@@ -112,7 +112,7 @@ def test_a_report_is_of_after_against_before(tmp_path, monkeypatch):
     }
     far = {"bpp": before["bpp"], "psnr": [60.0 + i for i in range(7)]}
     assert "no BD-rate: no PSNR that both reach" in finish.report(before, far, tmp_path / "v.json")
-    monkeypatch.setitem(sys.modules, "ckbd.evaluation.evaluate", None)
+    monkeypatch.setitem(sys.modules, "ckbd.evaluation.bd", None)
     assert "no BD-rate: " in finish.report(before, after, tmp_path / "v.json")
     assert json.loads((tmp_path / "v.json").read_text())["bd_rate"] is None
 
