@@ -26,7 +26,8 @@ _SIGMA, _RADIUS = 1.5, 5
 _C2 = 0.0009
 _OPSIN = ((0.30, 0.622, 0.078), (0.23, 0.692, 0.078), (0.24342268924547819, 0.20476744424496821, 0.5518098665095536))
 _BIAS = 0.0037930732552754493
-# Channel, size, norm (mean, 4-norm), map (SSIM, edges gained, edges lost), as the reference has them.
+# Channel, size, norm (mean, 4-norm), map (SSIM, edges gained, edges lost): numbers of the reference, which is
+# under the BSD 3-clause licence, copyright Jon Sneyers, Cloudinary, and the JPEG XL Project Authors.
 # fmt: off
 _WEIGHTS = torch.tensor([
     0.0, 0.0007376606707406586, 0.0, 0.0, 0.0007793481682867309, 0.0,
