@@ -36,7 +36,7 @@ Batch = _rans.Batch
 class NoZone:
     """Networks that give the same of everything, at once."""
 
-    ragged, most_side = True, None
+    ragged, most_side, phases = True, None, 2
 
     def __init__(self, M: int):
         self.M = M

@@ -40,7 +40,8 @@ class Model:
 DEFAULT = Model("ckbd default", 128, 256, 256, 256)
 CHENG = Model("cheng2020 N=192", 384, 192, 640, 512)
 ELIC = Model("elic group of 16", 656, 16, 128, 64)  # MASK_C: a group narrower than a block
-INTEGER_MODELS = (DEFAULT, CHENG)
+LARGE = Model("large, group of 16", 256, 16, 256, 256), Model("large, group of 192", 256, 192, 256, 256)
+INTEGER_MODELS = (DEFAULT, CHENG, *LARGE)
 FLOAT_MODELS = (CHENG, ELIC)
 
 
@@ -67,11 +68,15 @@ ODD_FLOATS = odd(
 )
 # With the config of each form that is taken unmeasured.
 SAMPLE = {one.name for one in odd((24, 40, 70, 100, 3), (33, 8, 64, 64, 7), (1, 1, 1, 1, 3))}
-# h_s layers (C, N, split): of the default model, with rows as wide as SubPixel.width, and odd ones, as wide as C.
-HYPERS = ((65, 96, False), (96, 128, True))
+# h_s layers (C, N, split, factor): of the default model, with rows as wide as SubPixel.width, and odd ones, as wide
+# as C. With a factor of 1, what a channel group sees of those before it: of `large`, as wide as SubPixel.width.
+HYPERS = ((65, 96, False, 2), (96, 128, True, 2))
+CHANNELS = ((16, 64, False, 1), (128, 64, False, 1))
 ODD_HYPERS = tuple(
-    (C, N, split) for C, N in ((65, 24), (65, 96), (8, 16), (24, 40), (1, 1)) for split in (False, True)
-)
+    (C, N, split, factor)
+    for C, N in ((65, 24), (65, 96), (8, 16), (24, 40), (1, 1))
+    for split, factor in ((False, 2), (True, 2), (False, 1))
+) + ((32, 64, False, 1),)
 
 
 def integer_network(m: Model) -> Network:
@@ -115,6 +120,8 @@ def shipped() -> list[Launch]:
                     if m is DEFAULT:
                         hyper(HYPERS[:1], config, wide=True)
                         hyper(HYPERS[1:], config, wide=False)
+                    if m is LARGE[0]:
+                        hyper(CHANNELS, config, wide=True)
     for config in (c for c in CONFIGS[torch.int8] if c.form == "layers"):
         with recording(f"{ODD} h_s, i8, {config}", found, modules):
             hyper(ODD_HYPERS, config, wide=False)
@@ -149,12 +156,14 @@ def phases(net: Network, lattice: Lattice, config: Config) -> None:
         )
 
 
-def hyper(layers: tuple[tuple[int, int, bool], ...], config: Config, wide: bool) -> None:
+def hyper(layers: tuple[tuple[int, int, bool, int], ...], config: Config, wide: bool) -> None:
     """wide: rows of x are as wide as the weights, as the decoder has those of the first layer."""
-    for C, N, split in layers:
-        conv = SubPixel.pack(IntLayer(torch.zeros(4 * N, C, 3, 3), torch.zeros(4 * N), torch.zeros(4 * N)))
+    for C, N, split, factor in layers:
+        rows = factor**2 * N
+        layer = IntLayer(torch.zeros(rows, C, 3, 3), torch.zeros(rows), torch.zeros(rows))
+        conv = SubPixel.pack(layer, factor=factor)
         x = torch.zeros(96, conv.width if wide else C, dtype=torch.int8)
-        launch.convolve(x, conv.layer, N, Lattice(((8, 12),)), split, config)
+        launch.convolve(x, conv.layer, N, Lattice(((8, 12),)), split, factor, config)
 
 
 def pointwise(M: int, lattice: Lattice) -> None:

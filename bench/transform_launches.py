@@ -30,6 +30,7 @@ class Widths:
 
 SMALL = Widths("small", 256, 192, 128, "default")
 BASE = Widths("base", 320, 256, 256, "shipped")
+LARGE = Widths("large", 320, 384, 384, "odd")  # not shipped yet: for a release
 ODD = tuple(
     Widths(f"odd transforms {M}, {width}", M, width, width, scope)
     for M, width, scope in ((16, 66, "sample"), (40, 100, "odd"), (100, 64, "odd"), (2048, 2048, "odd"))
@@ -38,7 +39,7 @@ ODD = tuple(
 
 def launches() -> list[Launch]:
     found: list[Launch] = []
-    for w in (SMALL, BASE, *ODD):
+    for w in (SMALL, BASE, LARGE, *ODD):
         for dtype in (torch.float16, torch.float32):
             _Widths(w, dtype, found).all()
     return found

@@ -145,13 +145,15 @@ def phase_batch(
 # Whole streams of version 1, from their bytes on: nothing of Python for each
 
 class Batch:
-    """Streams parsed, checked and opened at once: then z(), phase() twice and finish(), each once, over flat arrays.
+    """Streams parsed, checked and opened at once: then z(), phase() twice for each channel group and finish(), each
+    once, over flat arrays.
 
     A stream that breaks a rule is noted in errors(), and its neighbours go on. What it should have decoded is 0 from
     the step on in which it failed. The arrays hold the parts of all streams that could be opened, one after the other
     in order: with Hz = ceil(height / 64) and Wz = ceil(width / 64), Hz Wz Nz symbols of z each and Hz 4 Wz 2 M
-    residuals a phase. A call out of turn, during another or after one that raised anything but ValueError raises
-    RuntimeError. Nothing read from a stream is to be trusted before finish() has returned without an error of it.
+    residuals a phase, M being the width of its channel group. A call out of turn, during another or after one that
+    raised anything but ValueError raises RuntimeError. Nothing read from a stream is to be trusted before finish()
+    has returned without an error of it.
     """
 
     def __init__(
@@ -160,12 +162,13 @@ class Batch:
         streams: Sequence[Array],
         *,
         model: Array,
-        channels: int,
+        channels: int | Sequence[int],
         max_pixels: int,
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        """streams uint8, held until the batch goes; model: the six bytes of the model's identity; channels: M.
+        """streams uint8, held until the batch goes; model: the six bytes of the model's identity; channels: M, or the
+        widths of 1 to 16 channel groups.
 
         Checks of each what container.parse, decoder.check_fits and Decoder check, in this order and with their words.
         """

@@ -58,15 +58,16 @@ def convolve(
     backend: str = "auto",
     config: Config | None = None,
 ) -> Tensor:
-    """A layer of h_s: 3x3 convolution, requantise to [0, 127], shuffle to twice the size, in integers.
+    """A layer of h_s, or of what a channel group sees: 3x3 convolution, requantise to [0, 127], shuffle, in integers.
 
-    x: int8 (full sites of lattice, C) in [-127, 127], or as wide as conv.width, which loads faster. Returns int8 (4
-    full sites, N), or with split the packed halves (2, sites, N) of the lattice of twice the size, anchors first.
+    x: int8 (full sites of lattice, C) in [-127, 127], or as wide as conv.width, which loads faster. With a factor of
+    2: int8 (4 full sites, N), or with split the packed halves (2, sites, N) of the lattice of twice the size, anchors
+    first. With a factor of 1 always the packed halves of the lattice; blanks hold 0.
     """
     weight, bias, shift = conv.layer
     wide = x.dim() == 2 and x.shape[1] == conv.width
     _rows("x", x, lattice.full_sites, conv.width if wide else conv.C, (torch.int8,), weight.device)
-    args = lattice, lattice.parity, split, backend, ops.encode(config, weight.dtype)
+    args = lattice, lattice.parity, split, conv.factor, backend, ops.encode(config, weight.dtype)
     return ops.call("convolve", x, weight, bias, shift, conv.N, *args)
 
 

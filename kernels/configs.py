@@ -5,7 +5,9 @@ A Config is data: `aot` compiles all that are listed here, `tune` measures those
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -63,6 +65,25 @@ CONFIGS: dict[torch.dtype, tuple[Config, ...]] = {
         Config("fused", 64, 64, 16, 8, 2),
     ),
 }
+
+
+def decode(config: Sequence[int]) -> Config:
+    """The Config of ops.encode()."""
+    form, *numbers = config
+    return Config((FORMS + BLOCKS)[form], *numbers)
+
+
+def candidates(dtype: torch.dtype, config: list[int], form: str | None = None) -> tuple[Config, ...]:
+    """What may be chosen from: all of CONFIGS, those of a form, or the one that ops.encode() says."""
+    return _candidates(dtype, tuple(config), form)
+
+
+@lru_cache(maxsize=256)
+def _candidates(dtype: torch.dtype, config: tuple[int, ...], form: str | None) -> tuple[Config, ...]:
+    if len(config) > 1:
+        return (decode(config),)
+    form = FORMS[config[0]] if config else form
+    return tuple(c for c in CONFIGS[dtype] if form is None or c.form == form)
 
 
 def divisor(block: int, *widths: int) -> int:

@@ -118,10 +118,14 @@ def project(x: Tensor, weight: Tensor, config: Config) -> Tensor:
     return out
 
 
-def convolve(x: Tensor, layer: list[Tensor], N: int, lattice: Lattice, split: bool, config: Config) -> Tensor:
+def convolve(
+    x: Tensor, layer: list[Tensor], N: int, lattice: Lattice, split: bool, factor: int, config: Config
+) -> Tensor:
     weight, bias, shift = layer
-    big = lattice.scaled(2)
-    out = x.new_empty((2, big.sites, N) if split else (big.full_sites, N))
+    big = lattice.scaled(factor)
+    blank = any(w % 2 for _, w in big.sizes)  # whose sites nobody writes
+    empty = x.new_zeros if blank else x.new_empty
+    out = empty((2, big.sites, N)) if split or factor == 1 else x.new_empty((big.full_sites, N))
     tiles = tile_table(lattice, config.block_p, True, x.device)
     _layer(
         x,
@@ -131,8 +135,8 @@ def convolve(x: Tensor, layer: list[Tensor], N: int, lattice: Lattice, split: bo
         tiles=tiles,
         config=config,
         gather="full",
-        epilogue="split" if split else "shuffle",
-        N=4 * N,
+        epilogue="halves" if factor == 1 else "split" if split else "shuffle",
+        N=factor**2 * N,
         kernel=3,
         odd=lattice.parity,
         phase_sites=big.sites,

@@ -196,11 +196,11 @@ def layer_kernel(
     C,
     N,  # output channels; of OUTPUT those of the padded pair
     odd,
-    phase_sites,  # SPLIT: rows of a packed array of the output lattice
+    phase_sites,  # "split", "halves": rows of a packed array of the output lattice
     rounds,  # taps CP / BLOCK_K; 0: there is only init
     slope,
     GATHER: tl.constexpr,
-    EPILOGUE: tl.constexpr,  # "raw", "hidden", "output", "shuffle", "split"
+    EPILOGUE: tl.constexpr,  # "raw", "hidden", "output", "shuffle", "split", "halves"
     KERNEL: tl.constexpr,
     CP: tl.constexpr,
     MASK_C: tl.constexpr,
@@ -217,7 +217,7 @@ def layer_kernel(
 
     Epilogues: "raw" stores the accumulator; "hidden" the activation; "output" (mean, k); "shuffle" and "split" the
     activation of a sub-pixel convolution whose channels come as (a, b, c), onto the full lattice of twice the size
-    or onto its two packed halves, anchors first.
+    or onto its two packed halves, anchors first; "halves" the activation onto those of the lattice itself.
     """
     n = tl.program_id(0) * BLOCK_N
     FULL: tl.constexpr = GATHER == "full"
@@ -260,6 +260,13 @@ def layer_kernel(
                 half = ((a + b + odd) & 1).to(tl.int64) * phase_sites
                 to = (a * W + half) * stride_out + channel
             out_ptrs = out_ptr + (row * stride_out)[:, None] + to[None, :]
+        elif EPILOGUE == "halves":  # site (h, w) of phase (h + w + parity) & 1 is packed column w >> 1
+            columns = (W + 1) // 2
+            h0 = first // W
+            out_ptr += (packed + h0.to(tl.int64) * columns) * stride_out
+            row = (h - h0) * columns + (w >> 1)
+            half = ((h + w + odd) & 1).to(tl.int64) * phase_sites
+            out_ptrs = out_ptr + ((row + half) * stride_out)[:, None] + offs_n[None, :]
         else:
             out_ptrs = out_ptr + base * stride_out + (offs_p[:, None] * stride_out + offs_n[None, :])
         mask = inside[:, None] & (offs_n < N)[None, :]

@@ -194,15 +194,17 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class SubPixel:
-    """A 3x3 integer convolution followed by a shuffle to twice the size, as the kernels read it.
+    """A 3x3 integer convolution followed by a shuffle to `factor` times the size, as the kernels read it.
 
-    C input and N output channels, the latter after the shuffle. layer: weight int8 (4 N padded, 9 CP), tap-major,
-    whose rows come as (a, b, n) for the corner (a, b) that they go to; bias, shift int32 (4 N padded,).
+    C input and N output channels, the latter after the shuffle. layer: weight int8 (factor^2 N padded, 9 CP),
+    tap-major, whose rows come as (a, b, n) for the corner (a, b) that they go to; bias, shift int32 (factor^2 N
+    padded,). factor: 2, or 1, with which nothing is shuffled.
     """
 
     C: int
     N: int
     layer: Layer
+    factor: int = 2
 
     @property
     def width(self) -> int:
@@ -210,19 +212,19 @@ class SubPixel:
         return self.layer[0].shape[1] // 9
 
     @classmethod
-    def pack(cls, conv: IntLayer, device: torch.device | str | None = None) -> SubPixel:
-        """conv: weight (4 N, C, 3, 3), bias and shift (4 N,), channels (n, a, b) as in docs/numerics.md."""
-        N4, C = conv.weight.shape[:2]
-        order = torch.arange(N4, device="cpu").view(-1, 4).t().flatten()
-        weight = torch.zeros(_up(N4, BLOCK), 9, padded(C), dtype=torch.int8, device=device)
-        weight[:N4, :, :C] = conv.weight.detach().cpu()[order].flatten(2).transpose(1, 2).to(torch.int8)
+    def pack(cls, conv: IntLayer, device: torch.device | str | None = None, factor: int = 2) -> SubPixel:
+        """conv: weight (factor^2 N, C, 3, 3), bias and shift, channels (n, a, b) as in docs/numerics.md."""
+        rows, C = conv.weight.shape[:2]
+        order = torch.arange(rows, device="cpu").view(-1, factor**2).t().flatten()
+        weight = torch.zeros(_up(rows, BLOCK), 9, padded(C), dtype=torch.int8, device=device)
+        weight[:rows, :, :C] = conv.weight.detach().cpu()[order].flatten(2).transpose(1, 2).to(torch.int8)
 
         def put(t: Tensor) -> Tensor:
             vector = torch.zeros(weight.shape[0], dtype=torch.int32, device=device)
-            vector[:N4] = t.detach().cpu()[order].to(torch.int32)
+            vector[:rows] = t.detach().cpu()[order].to(torch.int32)
             return vector
 
-        return cls(C, N4 // 4, (weight.flatten(1), put(conv.bias), put(conv.shift)))
+        return cls(C, rows // factor**2, (weight.flatten(1), put(conv.bias), put(conv.shift)), factor)
 
 
 def fold_context(w_first: Tensor, w_conv: Tensor, b_conv: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ckbd.kernels import tune, twin
-from ckbd.kernels.configs import BLOCKS, CONFIGS, FORMS, LEAST_K, Config
+from ckbd.kernels.configs import BLOCKS, FORMS, LEAST_K, Config, candidates
 from ckbd.kernels.lattice import Lattice
 
 BACKENDS = ("auto", "torch", "triton")
@@ -120,28 +120,10 @@ def encode(config: Config | str | None, dtype: torch.dtype) -> list[int]:
     ]
 
 
-def decode(config: Sequence[int]) -> Config:
-    """The Config of encode()."""
-    form, *numbers = config
-    return Config((FORMS + BLOCKS)[form], *numbers)
-
-
-def candidates(dtype: torch.dtype, config: list[int], form: str | None = None) -> tuple[Config, ...]:
-    return _candidates(dtype, tuple(config), form)
-
-
-@lru_cache(maxsize=256)
-def _candidates(dtype: torch.dtype, config: tuple[int, ...], form: str | None) -> tuple[Config, ...]:
-    if len(config) > 1:
-        return (decode(config),)
-    form = FORMS[config[0]] if config else form
-    return tuple(c for c in CONFIGS[dtype] if form is None or c.form == form)
-
-
 LIB.define("project(Tensor x, Tensor weight, str backend, int[] config) -> Tensor")
 LIB.define(
     "convolve(Tensor x, Tensor weight, Tensor bias, Tensor shift, int N, int[] sizes, int parity, bool split, "
-    "str backend, int[] config) -> Tensor"
+    "int factor, str backend, int[] config) -> Tensor"
 )
 LIB.define(
     "phase(Tensor psi_acc, Tensor? context, Tensor[] network, Tensor? thresholds, int M, int kernel, float slope, "
@@ -176,16 +158,17 @@ def _convolve(
     sizes: list[int] | Lattice,
     parity: int,
     split: bool,
+    factor: int,
     backend: str,
     config: list[int],
 ) -> Tensor:
     lattice, layer = _lattice(sizes, parity), [weight, bias, shift]
     if resolve(backend, x.device) == "torch":
-        return twin.convolve(x, layer, N, lattice, split)
+        return twin.convolve(x, layer, N, lattice, split, factor)
     launch = _launch()
-    key = f"convolve {x.shape[1]} {N} {split} {tune.bucket(x.shape[0])}"
+    key = f"convolve {x.shape[1]} {N} {split if factor == 2 else 'halves'} {tune.bucket(x.shape[0])}"
     options = candidates(weight.dtype, config, "layers")
-    run = lambda c: launch.convolve(x, layer, N, lattice, split, c)  # noqa: E731
+    run = lambda c: launch.convolve(x, layer, N, lattice, split, factor, c)  # noqa: E731
     with _on(x.device):
         return run(tune.choose(x.device, key, options, run))
 
@@ -257,10 +240,19 @@ def _sites(sizes: list[int]) -> int:
 
 
 def _fake_convolve(
-    x: Tensor, weight: Tensor, b: Tensor, s: Tensor, N: int, sizes: list[int], parity: int, split: bool, *_: Any
+    x: Tensor,
+    weight: Tensor,
+    b: Tensor,
+    s: Tensor,
+    N: int,
+    sizes: list[int],
+    parity: int,
+    split: bool,
+    factor: int,
+    *_: Any,
 ) -> Tensor:
-    big = [2 * n for n in sizes]
-    return x.new_empty((2, _sites(big), N) if split else (4 * x.shape[0], N))
+    big = [factor * n for n in sizes]
+    return x.new_empty((2, _sites(big), N) if split or factor == 1 else (4 * x.shape[0], N))
 
 
 FAKES: dict[str, Callable[..., Any]] = {

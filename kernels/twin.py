@@ -41,24 +41,25 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x.to(dtype), weight[:, : x.shape[1]].to(dtype)).to(torch.int32 if exact else torch.float32)
 
 
-def convolve(x: Tensor, layer: list[Tensor], N: int, lattice: Lattice, split: bool) -> Tensor:
-    """A sub-pixel convolution of h_s in integers: 3x3, requantise to [0, 127], shuffle to the lattice of twice the
+def convolve(x: Tensor, layer: list[Tensor], N: int, lattice: Lattice, split: bool, factor: int) -> Tensor:
+    """A sub-pixel convolution in integers: 3x3, requantise to [0, 127], shuffle to the lattice of `factor` times the
     size.
 
-    x: int8 (full sites, C). layer, N: of network.SubPixel. Returns int8 (4 full sites, N), or with split the two
-    packed halves (2, sites, N), anchors first.
+    x: int8 (full sites, C). layer, N, factor: of network.SubPixel. Returns int8 (4 full sites, N), or with split or a
+    factor of 1 the two packed halves (2, sites, N), anchors first; blanks hold 0.
     """
     weight, bias, shift = layer
     C = x.shape[1]
     dtype = carrier(x.device)
     kernel = weight.unflatten(1, (9, -1))[..., :C].transpose(1, 2).unflatten(2, (3, 3))
-    order = torch.arange(4 * N, device=x.device).view(4, N).t().flatten()  # PyTorch's shuffle reads (n, a, b)
+    corners, split = factor**2, split or factor == 1
+    order = torch.arange(corners * N, device=x.device).view(corners, N).t().flatten()  # a shuffle reads (n, a, b)
     conv = IntLayer(kernel[order], bias[order], shift[order])
-    big = lattice.scaled(2)
+    big = lattice.scaled(factor)
     out = x.new_empty((2, big.sites, N) if split else (big.full_sites, N))
     for (rows, (B, H, W)), (to, _) in zip(_batches(lattice, True), _batches(big, not split), strict=True):
         image = x[rows].view(B, H, W, C).permute(0, 3, 1, 2).to(dtype)
-        f = F.pixel_shuffle(reference.exact_conv3x3(image, conv), 2)
+        f = F.pixel_shuffle(reference.exact_conv3x3(image, conv), factor)
         if split:
             for half_out, values in zip(out, reference.split(f, lattice.parity), strict=True):
                 half_out[to] = values.flatten(0, 2).to(torch.int8)

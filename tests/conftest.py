@@ -1,5 +1,6 @@
 """Small models and pictures that the tests share; every random number comes from a seed."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -40,15 +41,22 @@ TINY = Config(
 )
 
 
+GROUPED = dataclasses.replace(TINY, M=40, groups=(8, 8, 24), channel=24)
+
+
 def tiny_model(seed: int = 0, config: Config = TINY) -> Checkerboard:
     """An untrained model whose weights are spread out enough to use narrow, wide and skipped classes."""
     torch.manual_seed(seed)
     model = Checkerboard(config)
+    zone, groups = model.exact, config.groups or (config.M,)
     with torch.no_grad():
-        model.exact.output.weight[config.M :] *= 6
-        model.exact.output.bias[config.M :] += torch.randn(config.M) * 1.5
-        model.exact.first.bias.normal_(0, 0.5)
-        for layer in (model.exact.h_s_0, model.exact.h_s_1, model.exact.hidden):
+        for prefix, M in zip([f"group_{g}_" for g in range(len(config.groups))] or [""], groups, strict=True):
+            output = getattr(zone, f"{prefix}output")
+            output.weight[M:] *= 6
+            output.bias[M:] += torch.randn(M) * 1.5
+            getattr(zone, f"{prefix}first").bias.normal_(0, 0.5)
+        others = [layer for name, layer in zone.named_children() if not name.endswith(("first", "output"))]
+        for layer in others:
             layer.bias.normal_(0, 0.3)
     return model
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import nn
 import ckbd
 from bench.common import load_pictures, machine, stages_of
 from ckbd.evaluation.bd import bd_rate
+from ckbd.model.config import Config, by_group, exact_shapes
 from ckbd.model.file import Loaded
 
 SIDE = 512  # a multiple of 64: of the picture whose multiply-adds are counted
@@ -42,13 +44,19 @@ def of_network(network: nn.Module, x: torch.Tensor) -> int:
     return total
 
 
-def of_exact_zone(model: Loaded) -> float:
-    """Multiply-adds a pixel of h_s and both phases: only live taps, only where a phase has sites."""
-    c, layers = model.config, model.layers
-    psi = c.psi * c.H1
-    context = layers["first"].weight.numel() - psi
-    at16 = psi + context / 2 + layers["hidden"].weight.numel() + layers["output"].weight.numel()
-    return layers["h_s.0"].weight.numel() / 64**2 + layers["h_s.1"].weight.numel() / 32**2 + at16 / 16**2
+def of_exact_zone(c: Config, context: bool = True) -> float:
+    """Multiply-adds a pixel of h_s and all phases: only live taps, only where a phase has sites.
+
+    context: whether there is one inside the channels, or inside each group of them.
+    """
+    first, second = (math.prod(exact_shapes(c)[name]) for name in ("h_s.0", "h_s.1"))
+    at16 = 0.0
+    for own in by_group(exact_shapes(c)):
+        taps = 12 * (own["output"][0] // 2)
+        seen = own["first"][1] - taps + (taps / 2 if context else 0)
+        at16 += own["first"][0] * seen + math.prod(own["hidden"]) + math.prod(own["output"])
+        at16 += math.prod(own["channel"]) if "channel" in own else 0
+    return first / 64**2 + second / 32**2 + at16 / 16**2
 
 
 def multiply_adds(model: Loaded) -> dict[str, float]:
@@ -57,7 +65,7 @@ def multiply_adds(model: Loaded) -> dict[str, float]:
     latent = torch.zeros(1, M, SIDE // 16, SIDE // 16)
     inputs = {"g_a": torch.zeros(1, 3, SIDE, SIDE), "h_a": latent, "g_s": latent}
     out = {name: of_network(getattr(model, name), x) / SIDE**2 for name, x in inputs.items()}
-    return out | {"exact": of_exact_zone(model)}
+    return out | {"exact": of_exact_zone(model.config)}
 
 
 def row_of(name: str, result: dict, rivals: dict, picture, quality: float, runs: int) -> dict:

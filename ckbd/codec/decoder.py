@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass
 class Batch:
-    """Streams of one padded size, and the coder of each, which goes through its payload once: z, phase 0, phase 1."""
+    """Streams of one padded size, and the coder of each, which goes through its payload once: z, then every phase."""
 
     streams: list[Stream]
     coders: list[_rans.Decoder]
@@ -116,13 +116,15 @@ class Decoder:
         return self.y_hat(self.state(streams))
 
     def state(self, streams: list[Stream]) -> Any:
-        """The exact zone of streams of one padded size, both phases done."""
+        """The exact zone of streams of one padded size, all phases done."""
         with self.stage("coder"):
             batch = self.open(streams)
             z = self.z(batch)
         with self.stage("h_s"):
             state = self.h_s(batch, z)
-        for p in (0, 1):  # the anchors from the hyperprior alone, then all the others from the anchors
+        # The anchors from the hyperprior alone, then all the others from the anchors; so for each channel group,
+        # from the hyperprior and all groups before it.
+        for p in range(self.zone.phases):
             with self.stage("phases"):
                 k = self.phase(state, p).cpu().contiguous().numpy()
             with self.stage("coder"):
@@ -148,7 +150,7 @@ class Decoder:
 
     def open(self, streams: list[Stream]) -> Batch:
         """Coders at the first symbols of their payloads (CPU); streams have one padded size."""
-        return Batch(streams, payload.coders(streams, self.tables))
+        return Batch(streams, payload.coders(streams, self.tables, self.zone.phases))
 
     def z(self, batch: Batch, out: np.ndarray | None = None) -> np.ndarray:
         """z's symbols, int16 (B, Hz, Wz, Nz) (CPU). out: where to put them."""
@@ -164,7 +166,10 @@ class Decoder:
 
     @torch.inference_mode()
     def phase(self, state: Any, p: int) -> Tensor:
-        """k, the table of each symbol of phase p, uint8 (B, h, w/2, M) (device); of phase 1 after assemble(0)."""
+        """k, the table of each symbol of phase p, uint8 (B, h, w/2, M) (device), after assemble() of the one before.
+
+        M is here, and below, that of the phase's channel group.
+        """
         return self.zone.phase(state, p)
 
     def residuals(self, batch: Batch, k: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -179,7 +184,7 @@ class Decoder:
         self.zone.assemble(state, p, torch.from_numpy(r))
 
     def finish(self, batch: Batch) -> None:
-        """After phase 1: nothing is left of any payload (CPU)."""
+        """After the last phase: nothing is left of any payload (CPU)."""
         payload.finish(batch.streams, batch.coders)
 
     @torch.inference_mode()

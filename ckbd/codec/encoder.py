@@ -22,8 +22,8 @@ from ckbd.model import entropy
 from ckbd.model.file import Loaded
 from ckbd.model.model import gain_at
 
-# What a stream holds: z, and (k, r) of both phases, flat: int16, uint8, int16.
-Symbols = tuple[np.ndarray, tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]]
+# What a stream holds: z, and (k, r) of every phase, flat: int16, uint8, int16.
+Symbols = tuple[np.ndarray, tuple[tuple[np.ndarray, np.ndarray], ...]]
 
 
 class Encoder:
@@ -131,7 +131,7 @@ class Encoder:
         qualities: list[float],
         effort: int | None = None,
     ) -> list[Symbols]:
-        """(z, ((k, r), (k, r))) of each picture, flat numpy arrays int16, uint8, int16, from its features.
+        """(z, ((k, r), (k, r), ...)) of each picture, flat numpy arrays int16, uint8, int16, from its features.
 
         sizes: (height, width) of each in pixels, before padding.
         """
@@ -146,17 +146,17 @@ class Encoder:
         if effort:
             shares = reference.split(deadzone.shares(sizes, *y.shape[2:]).to(self.device))
             halves = reference.split(y.float())
-        for p in (0, 1):
+        for p in range(self.zone.phases):
             k = self.zone.phase(state, p)
             r = self.zone.quantise(state, p, y)
             if effort:
-                distance = halves[p] - self.zone.mean(state, p) / numerics.MEAN_STEP
-                r = deadzone.choose(r, k, distance, shares[p], self.costs)
+                own = halves[p % 2][..., self.zone.channels(p)]
+                distance = own - self.zone.mean(state, p) / numerics.MEAN_STEP
+                r = deadzone.choose(r, k, distance, shares[p % 2], self.costs)
             self.zone.assemble(state, p, r)
             phases.append((k.flatten(1).cpu().numpy(), r.flatten(1).cpu().numpy()))
-        (k0, r0), (k1, r1) = phases
         flat = z.flatten(1).cpu().numpy()
-        return [(flat[b], ((k0[b], r0[b]), (k1[b], r1[b]))) for b in range(len(flat))]
+        return [(flat[b], tuple((k[b], r[b]) for k, r in phases)) for b in range(len(flat))]
 
     def pack(
         self, picture: Picture, quality: float, payload: bytes, lanes_log2: int, skip_max: int, tail: int

@@ -1,4 +1,4 @@
-"""What a stream's payload holds, symbol by symbol, without torch: z, then the residuals of both phases."""
+"""What a stream's payload holds, symbol by symbol, without torch: z, then the residuals of every phase."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from ckbd.codec.container import Stream
 Z_MAX, R_MAX = 127, 1023  # docs/numerics.md, section 1
 
 
-def coders(streams: Sequence[Stream], tables: _rans.Tables) -> list[_rans.Decoder]:
+def coders(streams: Sequence[Stream], tables: _rans.Tables, phases: int) -> list[_rans.Decoder]:
     """Coders at the first symbols of payloads. Raises FormatError."""
     found = []
     for s in streams:
         h = s.header
         try:
-            found.append(
-                _rans.Decoder(tables, s.payload, lanes_log2=h.lanes_log2, skip_max=h.skip_max, tail=h.tail, phases=2)
+            coder = _rans.Decoder(
+                tables, s.payload, lanes_log2=h.lanes_log2, skip_max=h.skip_max, tail=h.tail, phases=phases
             )
         except _rans.StreamError as error:
             raise checks.damage(s, error) from error
+        found.append(coder)
     return found
 
 
@@ -43,7 +44,7 @@ def residuals(
 
 
 def finish(streams: Sequence[Stream], coders: Sequence[_rans.Decoder]) -> None:
-    """After phase 1: nothing is left of any payload. Raises FormatError."""
+    """After the last phase: nothing is left of any payload. Raises FormatError."""
     for s, coder in zip(streams, coders, strict=True):
         try:
             coder.finish()

@@ -10,11 +10,10 @@ from ckbd import _passes, _rans
 from ckbd.codec import batches, checks, container, payload, sections
 from ckbd.codec.container import Stream
 from ckbd.codec.image import Picture
-from ckbd.light import zone
 from ckbd.light.synthesis import Synthesis, shapes
-from ckbd.light.zone import Zone
+from ckbd.light.zone import Zone, exact
 from ckbd.model import arrays, library
-from ckbd.model.config import Config, exact_shapes
+from ckbd.model.config import Config, by_group, exact_shapes
 
 MEAN_STEP = 16  # docs/numerics.md, section 1
 
@@ -25,11 +24,11 @@ class Decoder:
     """
 
     def __init__(self, model: str | Path = "default", max_pixels: int = container.MAX_PIXELS):
-        if not zone.exact():
+        if not exact():
             raise ValueError("NumPy's products in float32 are not exact here, streams would not decode")
         read, text = arrays.read(library.find(model), arrays.FORMAT)
         self.config = c = Config.from_json(text)
-        self.zone = Zone(arrays.layers(read, exact_shapes(c)))
+        self.zones = [Zone(own) for own in by_group(arrays.layers(read, exact_shapes(c)))]
         self.g_s = Synthesis(arrays.weights(read, "g_s", shapes(c)), c)
         self.log_ungain = arrays.expect(read, "log_ungain", "float32", (c.levels, c.M))
         t = arrays.tables(read, c.Nz)
@@ -60,15 +59,20 @@ class Decoder:
         """float32 (H, W, M), integers in 1/16 units."""
         h = s.header
         Hz, Wz = batches.patches(h.height, h.width)
-        coder = payload.coders([s], self.tables)
+        coder = payload.coders([s], self.tables, 2 * len(self.zones))
         z = np.empty((Hz, Wz, self.config.Nz), np.int16)
         payload.z([s], coder, z[None], threads=1)
-        psi = self.zone.begin(z, h.quality2 >> 1)
-        r, mean = (np.empty((2, 4 * Hz, 2 * Wz, self.config.M), np.int16) for _ in range(2))
-        for p in (0, 1):  # the anchors from the hyperprior alone, then all the others from the anchors
-            mean[p], k = self.zone.phase(psi[p], (r[0], mean[0]) if p else None)
-            payload.residuals([s], coder, k[None], r[p][None], threads=1)
+        psi = self.zones[0].begin(z, h.quality2 >> 1)
+        done: list[tuple[np.ndarray, np.ndarray]] = []
+        for zone in self.zones:  # of the channels, or of each group of them
+            own = zone.after(psi, done) if done else psi
+            r, mean = (np.empty((2, 4 * Hz, 2 * Wz, zone.M), np.int16) for _ in range(2))
+            for p in (0, 1):  # the anchors from the hyperprior alone, then all the others from the anchors
+                mean[p], k = zone.phase(own[p], (r[0], mean[0]) if p else None)
+                payload.residuals([s], coder, k[None], r[p][None], threads=1)
+            done.append((r, mean))
         payload.finish([s], coder)
+        r, mean = (np.concatenate(one, -1) if len(one) > 1 else one[0] for one in zip(*done, strict=True))
         y_hat = np.empty((4 * Hz, 4 * Wz, self.config.M), np.float32)
         _passes.merge(r, mean, len(y_hat), (0, len(y_hat)), y_hat)
         return y_hat

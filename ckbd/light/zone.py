@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -53,17 +53,22 @@ def exact() -> bool:
 
 
 class Zone:
-    """Steps as those of ckbd.codec.zone; rows of a picture, columns of a half, channels last."""
+    """Of a model, or of a channel group. Steps as those of ckbd.codec.zone; rows of a picture, columns of a half,
+    channels last.
+    """
 
     def __init__(self, layers: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]):
         """layers: proved, as ckbd.model.arrays.layers has them."""
         self.h_s = [self._grown(*layers[name]) for name in ("h_s.0", "h_s.1")]
         weight, bias, shift = layers["first"]
-        self.C = len(layers["h_s.1"][0]) // 4
-        self.anchors = _layer(weight[:, : self.C], bias[0], shift)
-        self.others = _layer(weight, bias[1], shift)
         self.hidden, self.output = _layer(*layers["hidden"]), _layer(*layers["output"])
         self.M = len(self.output.weight) // 2
+        self.C = weight.shape[1] - len(TAPS) * self.M  # psi, and what a channel group has of those before it
+        self.anchors = _layer(weight[:, : self.C], bias[0], shift)
+        self.others = _layer(weight, bias[1], shift)
+        if "channel" in layers:
+            weight, bias, shift = layers["channel"]
+            self.channel = _layer(weight.transpose(0, 2, 3, 1).reshape(len(weight), -1), bias, shift)
 
     @staticmethod
     def _grown(weight: np.ndarray, bias: np.ndarray, shift: np.ndarray) -> Layer:
@@ -78,7 +83,7 @@ class Zone:
         f = np.concatenate((z.astype(np.int8), np.full((Hz, Wz, 1), quality, np.int8)), -1)
         grown = np.empty((2 * Hz, 2 * Wz, len(first.weight) // 4), np.uint8)
         self._convolve(first, f, grown)
-        psi = np.empty((2, 4 * Hz, 2 * Wz, self.C), np.uint8)
+        psi = np.empty((2, 4 * Hz, 2 * Wz, len(second.weight) // 4), np.uint8)
         self._convolve(second, grown.view(np.int8), psi)
         return psi
 
@@ -103,9 +108,29 @@ class Zone:
             _passes.output(self.output.sums(h), self.output.bias, self.output.shift, *flat)
         return mean, k
 
+    def after(self, psi: np.ndarray, done: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """psi of begin() with the features that this channel group has of those before it; done: r and mean of each,
+        both halves.
+        """
+        anchors, others = np.concatenate([self._context(r, mean) for r, mean in done], -1)
+        H, half, C = anchors.shape
+        pairs = np.empty((H, half, 2, C), np.int8)  # columns 2j and 2j + 1
+        pairs[0::2, :, 0], pairs[0::2, :, 1] = anchors[0::2], others[0::2]
+        pairs[1::2, :, 0], pairs[1::2, :, 1] = others[1::2], anchors[1::2]
+        full, layer = pairs.reshape(H, 2 * half, C), self.channel
+        found = np.empty((H, half, 2, len(layer.weight)), np.uint8)
+        for rows in _stripes(H, 2 * half):
+            found[slice(*rows)] = (
+                layer.activations(_gathered(full, AROUND, rows)).view(np.uint8).reshape(-1, *found.shape[1:])
+            )
+        own = np.empty((*psi.shape[:3], len(layer.weight)), np.uint8)
+        own[0, 0::2], own[1, 0::2] = found[0::2, :, 0], found[0::2, :, 1]
+        own[0, 1::2], own[1, 1::2] = found[1::2, :, 1], found[1::2, :, 0]
+        return np.concatenate((psi, own), -1)
+
     def _context(self, r: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """The anchors companded, int8."""
-        near = np.empty((r.size // self.M, self.M), np.uint8)
+        """Residuals of a half, or of both, as contexts see them: companded, int8."""
+        near = np.empty((r.size // r.shape[-1], r.shape[-1]), np.uint8)
         _passes.assemble(r.reshape(near.shape), mean.reshape(near.shape), near)
         return (near - np.uint8(ACT_MAX)).view(np.int8).reshape(r.shape)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,9 +95,13 @@ def layers(
     arrays: Arrays, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(weight int8, bias int32, shift uint8) of the layers of these weight shapes, proved. Raises ValueError."""
+    for name in arrays:
+        own = re.fullmatch(r"exact\.(\d+\..*|first|hidden|output)\.\w+", name)
+        if own and own[1] not in shapes:
+            raise ValueError(f"model file: the config has no place for tensor {name}")
     found = {}
     for name, shape in shapes.items():
-        bias = (2, shape[0]) if name == "first" else shape[:1]
+        bias = (2, shape[0]) if name.endswith("first") else shape[:1]
         layer = (
             expect(arrays, f"exact.{name}.weight", "int8", shape),
             expect(arrays, f"exact.{name}.bias", "int32", bias),

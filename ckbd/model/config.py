@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+MAX_GROUPS = 16  # docs/format.md, section 6
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Config:
     levels: int = 8  # gain vectors between quality 1 and 100
     lmbda_min: float = 0.0008  # rate-distortion weight at quality 1 ...
     lmbda_max: float = 0.16  # ... and at quality 100 (MSE on the 0..255 scale)
+    groups: tuple[int, ...] = ()  # widths of channel groups, one after the other (docs/numerics.md, section 6)
+    channel: int = 64  # features that a group has of those before it
 
     def __post_init__(self) -> None:
         """Refuse, by ValueError, what a hostile or mistyped model file or config may hold."""
@@ -34,6 +41,9 @@ class Config:
         least = {"width": 64, "M": 8, "levels": 2, "analysis_width": 64 if self.analysis_width else 0} | blocks
         for field in dataclasses.fields(Config):
             value = getattr(self, field.name)
+            if field.name == "groups":
+                self._take_groups(value)
+                continue
             if field.name.startswith("lmbda"):
                 fits, wanted = isinstance(value, (int, float)) and 0 < value < 1e6, "a number above 0"
             else:
@@ -41,6 +51,20 @@ class Config:
                 fits, wanted = type(value) is int and low <= value <= high, f"an integer from {low} to {high}"
             if not fits:
                 raise ValueError(f"{field.name}: expected {wanted}, got {value!r}")
+
+    def _take_groups(self, value: object) -> None:
+        """Groups as a tuple, of whatever sequence JSON has made of them; ValueError unless they make up M."""
+        widths: list[Any] = list(value) if isinstance(value, (tuple, list)) else [value]
+        if any(type(n) is not int or n < 8 for n in widths) or (widths and sum(widths) != self.M):
+            raise ValueError(f"groups: expected widths of 8 and more that add to M = {self.M}, got {value!r}")
+        if len(widths) not in (0, *range(2, MAX_GROUPS + 1)):
+            raise ValueError(f"groups: expected none or 2 to {MAX_GROUPS} of them, got {len(widths)}")
+        object.__setattr__(self, "groups", tuple(widths))
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON has them; without groups as they were before there were any."""
+        left_out = () if self.groups else ("groups", "channel")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
 
     @classmethod
     def from_json(cls, text: str) -> Config:
@@ -51,12 +75,80 @@ class Config:
             raise ValueError(f"config: {error}") from error
 
 
+# Of the models that ship, and of one that is for those who have a GPU.
+SIZES = {
+    "small": Config(analysis_width=192, analysis8=4, analysis16=3, lmbda_min=0.0004, lmbda_max=0.24),
+    "base": Config(
+        width=256,
+        analysis_width=256,
+        M=320,
+        Nz=96,
+        hyper=192,
+        h_s=128,
+        psi=192,
+        H1=512,
+        H2=384,
+        analysis8=5,
+        analysis16=4,
+        synthesis8=5,
+        synthesis16=4,
+        lmbda_min=0.0004,
+        lmbda_max=0.24,
+    ),
+    "large": Config(
+        width=384,
+        analysis_width=384,
+        M=320,
+        Nz=96,
+        hyper=192,
+        h_s=128,
+        psi=192,
+        H1=256,
+        H2=256,
+        analysis8=8,
+        analysis16=12,
+        synthesis8=8,
+        synthesis16=12,
+        lmbda_min=0.0004,
+        lmbda_max=0.24,
+        groups=(16, 16, 32, 64, 192),
+    ),
+}
+
+
 def exact_shapes(c: Config) -> dict[str, tuple[int, ...]]:
     """Weight shapes of the exact zone (docs/numerics.md, section 4)."""
-    return {
+    found: dict[str, tuple[int, ...]] = {
         "h_s.0": (4 * c.h_s, c.Nz + 1, 3, 3),
         "h_s.1": (4 * c.psi, c.h_s, 3, 3),
-        "first": (c.H1, c.psi + 12 * c.M),
-        "hidden": (c.H2, c.H1),
-        "output": (2 * c.M, c.H2),
     }
+    before = 0
+    for prefix, M in zip(group_prefixes(c), c.groups or (c.M,), strict=True):
+        if before:
+            found[f"{prefix}channel"] = (c.channel, before, 3, 3)
+        seen = c.psi + (c.channel if before else 0)
+        found[f"{prefix}first"] = (c.H1, seen + 12 * M)
+        found[f"{prefix}hidden"] = (c.H2, c.H1)
+        found[f"{prefix}output"] = (2 * M, c.H2)
+        before += M
+    return found
+
+
+def by_group(layers: Mapping[str, T]) -> list[dict[str, T]]:
+    """What there is of each layer, for each channel group under the names that a model without groups has: h_s, which
+    they share, and those of its own.
+    """
+    if "first" in layers:
+        return [dict(layers)]
+    shared = {name: layer for name, layer in layers.items() if not name[0].isdigit()}
+    found: dict[int, dict[str, T]] = {}
+    for name, layer in layers.items():
+        if name not in shared:
+            number, _, rest = name.partition(".")
+            found.setdefault(int(number), dict(shared))[rest] = layer
+    return [found[number] for number in sorted(found)]
+
+
+def group_prefixes(c: Config) -> list[str]:
+    """What the names of each channel group's layers begin with; of a model without groups nothing."""
+    return [f"{g}." for g in range(len(c.groups))] or [""]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +76,7 @@ def export(model: Checkerboard) -> dict[str, Tensor]:
 
 def save(model: Checkerboard, path: str | Path) -> bytes:
     """Export to a .safetensors file; returns the model's identity."""
-    return write(export(model), path, arrays.FORMAT, dataclasses.asdict(model.config))
+    return write(export(model), path, arrays.FORMAT, model.config.to_json())
 
 
 def write(tensors: dict[str, Tensor], path: str | Path, format: str, config: dict) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ckbd.kernels import numerics, reference
 from ckbd.kernels.numerics import IntLayer, round_half_up
 from ckbd.model import entropy
-from ckbd.model.config import Config
+from ckbd.model.config import Config, by_group, exact_shapes
 from ckbd.model.quant import QuantLinear
 from ckbd.model.transforms import Analysis, HyperAnalysis, Synthesis
 
@@ -38,7 +38,9 @@ def networks(c: Config) -> FloatNetworks:
 
 
 class ExactLayers(dict):
-    """The integers of the exact zone, name -> IntLayer: "h_s.0", "h_s.1", "first", "hidden", "output"."""
+    """The integers of the exact zone, name -> IntLayer: those of NAMES; with channel groups "0.first", "0.hidden",
+    "0.output", "1.channel", "1.first" and so on in place of the last three.
+    """
 
     NAMES = ("h_s.0", "h_s.1", "first", "hidden", "output")
 
@@ -46,22 +48,33 @@ class ExactLayers(dict):
     def g_ep(self) -> tuple[IntLayer, IntLayer, IntLayer]:
         return self["first"], self["hidden"], self["output"]
 
+    def groups(self) -> list[ExactLayers]:
+        """The layers of each channel group under the names that a model without groups has, h_s in each."""
+        return [ExactLayers(own) for own in by_group(self)]
+
 
 class ExactZone(nn.Module):
     """From (z_hat, quality) to (mean, k): h_s and g_ep as trainable integer layers."""
 
     def __init__(self, c: Config):
         super().__init__()
-        out_frac = torch.cat((torch.full((c.M,), 4.0), torch.full((c.M,), float(K_FRAC))))
-        self.h_s_0 = QuantLinear((4 * c.h_s, c.Nz + 1, 3, 3), in_frac=4, out_frac=HIDDEN_FRAC)
-        self.h_s_1 = QuantLinear((4 * c.psi, c.h_s, 3, 3), in_frac=HIDDEN_FRAC, out_frac=HIDDEN_FRAC)
-        self.first = QuantLinear(
-            (c.H1, c.psi + 12 * c.M), in_frac=HIDDEN_FRAC, out_frac=HIDDEN_FRAC, phases=2, gain=0.7
-        )
-        self.hidden = QuantLinear((c.H2, c.H1), in_frac=HIDDEN_FRAC, out_frac=HIDDEN_FRAC)
-        self.output = QuantLinear((2 * c.M, c.H2), in_frac=HIDDEN_FRAC, out_frac=out_frac, gain=0.3)
-        with torch.no_grad():
-            self.output.bias[c.M :] = 16.0 / 2**K_FRAC
+        for name, shape in exact_shapes(c).items():
+            self.add_module(_attribute(name), self._layer(name, shape))
+        self.names = list(exact_shapes(c))
+
+    @staticmethod
+    def _layer(name: str, shape: tuple[int, ...]) -> QuantLinear:
+        own = name.rpartition(".")[2]
+        if own == "output":
+            M = shape[0] // 2
+            out_frac = torch.cat((torch.full((M,), 4.0), torch.full((M,), float(K_FRAC))))
+            layer = QuantLinear(shape, in_frac=HIDDEN_FRAC, out_frac=out_frac, gain=0.3)
+            with torch.no_grad():
+                layer.bias[M:] = 16.0 / 2**K_FRAC
+            return layer
+        in_frac = 4 if name == "h_s.0" else HIDDEN_FRAC
+        phases, gain = (2, 0.7) if own == "first" else (0, 1.0)
+        return QuantLinear(shape, in_frac=in_frac, out_frac=HIDDEN_FRAC, phases=phases, gain=gain)
 
     def set_exact(self, exact: bool) -> None:
         """False turns the module into its float twin, which is there to measure what the integers cost."""
@@ -69,8 +82,7 @@ class ExactZone(nn.Module):
             layer.exact = exact
 
     def _named(self) -> Iterable[tuple[str, QuantLinear]]:
-        layers = (self.h_s_0, self.h_s_1, self.first, self.hidden, self.output)
-        return zip(ExactLayers.NAMES, layers, strict=True)
+        return ((name, getattr(self, _attribute(name))) for name in self.names)
 
     def integers(self) -> ExactLayers:
         return ExactLayers((name, layer.integers()) for name, layer in self._named())
@@ -81,15 +93,17 @@ class ExactZone(nn.Module):
             layer.set_integers(layers[name])
 
 
-def hyper_features(z_hat: Tensor, quality: Tensor, layers: ExactLayers) -> tuple[Tensor, Tensor]:
-    """h_s and the projection that both phases share: (psi_acc of anchors, of non-anchors), packed.
+def _attribute(name: str) -> str:
+    """A layer's name as a module may have it: "h_s_0", "first", "group_1_first"."""
+    return ("group_" if name[0].isdigit() else "") + name.replace(".", "_")
 
-    z_hat: (B, Nz, h/4, w/4) integers in [-127, 127]; quality: (B,) integers 1..100, which enter as one more channel
-    (they are in the header, so they cost nothing). Returns two (B, h, w/2, H1), integer-valued, z_hat's dtype.
+
+def projected(psi: Tensor, layers: ExactLayers) -> tuple[Tensor, Tensor]:
+    """The projection that both phases share: psi (B, C, h, w) -> (psi_acc of anchors, of non-anchors), packed, two
+    (B, h, w/2, H1) of its dtype.
     """
-    first = layers["first"]
-    anchors, others = reference.split(hyper_map(z_hat, quality, layers))
-    return reference.project_psi(anchors, first), reference.project_psi(others, first)
+    anchors, others = (reference.project_psi(half, layers["first"]) for half in reference.split(psi))
+    return anchors, others
 
 
 def hyper_map(
@@ -99,10 +113,11 @@ def hyper_map(
     sites: int | None = None,
     each: Callable[..., list[Tensor]] | None = None,
 ) -> Tensor:
-    """h_s: arguments as hyper_features has them -> psi (B, C_psi, h, w), integers in [0, 127], z_hat's dtype.
+    """h_s: psi (B, C_psi, h, w), integers in [0, 127], of z_hat's dtype.
 
-    sites: at about how many at a time neighbours are gathered (None: reference's stripes); each: who works on
-    stripes, as in exact_conv3x3. Neither changes anything.
+    z_hat: (B, Nz, h/4, w/4) integers in [-127, 127]; quality: (B,) integers 1..100, which enter as one more channel
+    (they are in the header, so they cost nothing). sites: at about how many at a time neighbours are gathered (None:
+    reference's stripes); each: who works on stripes, as in exact_conv3x3. Neither changes anything.
     """
     B, _, h, w = z_hat.shape
     plane = quality.to(z_hat.dtype).view(B, 1, 1, 1).expand(B, 1, h, w)
@@ -112,6 +127,18 @@ def hyper_map(
         stripe = 64 if sites is None else max(1, min(sites // (B * f.shape[-1]), -(-f.shape[-2] // 2)))
         f = torch.nn.functional.pixel_shuffle(reference.exact_conv3x3(f, layers[name], stripe, each), 2)
     return f
+
+
+def channel_features(
+    done: Sequence[Tensor], layers: ExactLayers, stripe: int = 64, each: Callable[..., list[Tensor]] | None = None
+) -> Tensor:
+    """What a channel group has of those before it: (B, E, h, w), integers in [0, 127] (docs/numerics.md, section 6).
+
+    done: y_hat of each, (B, M_g, h, w) integers in 1/16; layers: those of the group. stripe, each: of exact_conv3x3.
+    """
+    layer = layers["channel"]
+    seen = numerics.compand(torch.cat(list(done), 1), layer.exact)
+    return reference.exact_conv3x3(seen, layer, stripe, each)
 
 
 def lmbda_at(c: Config, position: Tensor) -> Tensor:
@@ -176,19 +203,30 @@ class Checkerboard(nn.Module):
     def two_phases(self, y: Tensor, z_hat: Tensor, quality: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
         """(y_hat (B, M, h, w), bits (B,)) by the arithmetic of the decoder."""
         layers = self.exact.integers()
-        psi = hyper_features(z_hat, torch.floor(quality), layers)
+        psi = hyper_map(z_hat, torch.floor(quality), layers)
+        bits = torch.zeros(len(y), device=y.device)
+        done: list[Tensor] = []
+        for own, part in zip(layers.groups(), y.split(self.config.groups or self.config.M, 1), strict=True):
+            features = torch.cat((psi, channel_features(done, own)), 1) if done else psi
+            y_hat, more = self._group(projected(features, own), part, own, noise)
+            done.append(y_hat)
+            bits = bits + more
+        return (torch.cat(done, 1) if len(done) > 1 else done[0]) / numerics.MEAN_STEP, bits
+
+    def _group(self, psi_acc: Iterable[Tensor], y: Tensor, layers: ExactLayers, noise: bool) -> tuple[Tensor, Tensor]:
+        """(y_hat (B, M_g, h, w) in 1/16, bits (B,)) of a channel group or of all channels; psi_acc: of each phase."""
         context, halves, bits = None, [], torch.zeros(len(y), device=y.device)
-        for psi_acc, half in zip(psi, reference.split(y), strict=True):
-            mean, k = reference.phase(psi_acc, context, layers.g_ep)
+        for acc, half in zip(psi_acc, reference.split(y), strict=True):
+            mean, k = reference.phase(acc, context, layers.g_ep)
             real_mean = mean / numerics.MEAN_STEP
             r = round_half_up(half - real_mean)
             y_hat = numerics.MEAN_STEP * r + mean
             residual = half - real_mean + torch.rand_like(half) - 0.5 if noise else r
             bits = bits + entropy.gaussian_bits(residual, k).flatten(1).sum(1)
-            context = numerics.compand(y_hat, self.exact.first.exact)
+            context = numerics.compand(y_hat, layers["first"].exact)
             halves.append(y_hat)
         anchors, others = halves
-        return reference.merge(anchors, others) / numerics.MEAN_STEP, bits
+        return reference.merge(anchors, others), bits
 
 
 def gain_at(log_gain: Tensor, quality: Tensor) -> Tensor:

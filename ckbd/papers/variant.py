@@ -8,7 +8,6 @@ these are for study, and their streams are of version 2 (docs/format.md, section
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +57,8 @@ class VariantConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.groups:
+            raise ValueError(f"groups: a model of the papers has none, got {self.groups}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if not any(type(value) is type(c) and value == c for c in choices):
@@ -92,9 +93,6 @@ class VariantConfig(Config):
     def outputs(self) -> int:
         """Rows of exact.output: means, table indices, shares of every part and channel, as far as there are any."""
         return self.M * self.mixtures * (1 + self.has_means + (self.mixtures > 1))
-
-    def to_json(self) -> dict:
-        return dataclasses.asdict(self)
 
 
 class VariantZone(nn.Module):

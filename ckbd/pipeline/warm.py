@@ -43,9 +43,9 @@ def _run(decoder: Decoder, renderers: list[Renderer], size: tuple[int, int]) -> 
     sites = size[0] * size[1]
     z = torch.zeros((sites, c.Nz), dtype=torch.int16, device=device)
     state = decoder.zone.begin_rows(z, torch.full((sites,), 50, dtype=torch.int16, device=device), (size,))
-    for p in (0, 1):
+    for p in range(decoder.zone.phases):
         k = decoder.zone.phase(state, p)
-        decoder.zone.assemble(state, p, torch.zeros((k.numel() // c.M, c.M), dtype=torch.int16, device=device))
+        decoder.zone.assemble(state, p, torch.zeros(k.numel(), dtype=torch.int16, device=device))
     height, width = size[0] * batches.PATCH, size[1] * batches.PATCH
     if decoder.painter is not None:
         for layout, shape in (("CHW", (3, height, width)), ("HWC", (height, width, 3))):

@@ -104,7 +104,7 @@ class Work(Singly):
                 d.tables,
                 streams,
                 model=d.model.identity,
-                channels=d.model.config.M,
+                channels=d.model.config.groups or d.model.config.M,
                 max_pixels=d.max_pixels,
                 threads=self.threads,
             )
@@ -139,7 +139,7 @@ class Work(Singly):
         with d.stage("h_s"):
             z = lane.up(z)
             state = d.zone.begin_rows(z[: symbols.numel()].view(-1, c.Nz), z[symbols.numel() :], patches)
-        for p in (0, 1):
+        for p in range(d.zone.phases):
             with d.stage("phases"):
                 k = lane.down("k", d.zone.phase(state, p))
             with d.stage("coder"):
@@ -151,7 +151,7 @@ class Work(Singly):
                 if at:
                     where = torch.frombuffer(bytearray(at), dtype=torch.int64).to(self.device)
                     r[where] = torch.frombuffer(bytearray(values), dtype=torch.int16).to(self.device)
-                d.zone.assemble(state, p, r.view(-1, c.M))
+                d.zone.assemble(state, p, r)
         with d.stage("coder"):
             batch.finish()
         return state

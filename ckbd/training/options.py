@@ -6,6 +6,8 @@ import argparse
 import math
 from collections.abc import Callable
 
+from ckbd.model.config import SIZES
+
 
 def crop_stages(crops: str) -> list[tuple[int, int]]:
     """[(size, count), ...] of "128x8,192x4"; ValueError unless sizes are multiples of 64."""
@@ -41,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="JSON with fields of ckbd.model.config.Config (default: those of --init, or of Config)",
+        help=f"{', '.join(SIZES)}, or JSON with fields of ckbd.model.config.Config (default: those of --init, or of "
+        "Config)",
     )
     parser.add_argument(
         "--init",

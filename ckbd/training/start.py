@@ -26,7 +26,7 @@ FIT_STEPS, RATE = 600, 0.1  # of the densities of z
 def read_checkpoint(path: str | Path, device: str, config: Config | None = None) -> dict:
     """What ckbd train stored; ValueError if it is damaged, or not of this config."""
     state = read_state(path, device, "ckbd train", ("average", "config"))
-    if config is not None and state["config"] != dataclasses.asdict(config):
+    if config is not None and state["config"] != config.to_json():
         raise ValueError(f"{path}: made with another config: {state['config']}")
     return state
 
@@ -90,7 +90,7 @@ def start(model: Checkerboard, of: Checkerboard, name: str) -> None:
     """Gives model the weights of another, named for the ValueError if more than the range of lmbda is different."""
     config, to = of.config, model.config
     if dataclasses.replace(config, lmbda_min=to.lmbda_min, lmbda_max=to.lmbda_max) != to:
-        raise ValueError(f"{name}: made with another config: {dataclasses.asdict(config)}")
+        raise ValueError(f"{name}: made with another config: {config.to_json()}")
     weights = of.state_dict()
     weights["log_gain"] = carried_gains(weights["log_gain"], config, to)
     weights["log_ungain"] = -carried_gains(-weights["log_ungain"], config, to)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import math
 import os
 import sys
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from ckbd.codec import machine
 from ckbd.codec.image import Picture
 from ckbd.model import library
-from ckbd.model.config import Config
+from ckbd.model.config import SIZES, Config
 from ckbd.model.model import Checkerboard
 from ckbd.model.transforms import channels_last
 from ckbd.training import compiled, finish, fit, options, start, steps
@@ -57,7 +56,7 @@ def train(args: argparse.Namespace, ready: Callable[[], object] = lambda: None) 
     first = start.model_of(args.init) if args.init else None
     config = first.config if first else Config()
     if args.config:
-        config = Config.from_json(Path(args.config).read_text())
+        config = SIZES.get(args.config) or Config.from_json(Path(args.config).read_text())
     device = machine.device_of(args.device)
     on_gpu = device.type == "cuda"
     mix = Mix(args.drawn, args.colour)
@@ -118,7 +117,7 @@ def train(args: argparse.Namespace, ready: Callable[[], object] = lambda: None) 
             "sums": stepper.sums,
             "rng": torch.get_rng_state(),
             "data_rng": data.rng.bit_generator.state,
-            "config": dataclasses.asdict(config),
+            "config": config.to_json(),
         }
         if on_gpu:
             state["cuda_rng"] = torch.cuda.get_rng_state(device)

@@ -41,7 +41,7 @@ class Turns {
     steps_ = kOver;
   }
 
-  const int phases_;
+  int phases_;
   int steps_ = 0, before_ = 0;
 };
 

@@ -9,7 +9,7 @@
 namespace ckbd_python {
 namespace {
 
-constexpr int kPhases = 2;
+constexpr size_t kMostGroups = 16;
 constexpr py::ssize_t kHeaderFields = 8;
 
 uint64_t unsigned_integer(const std::string& name, const py::object& object) {
@@ -40,11 +40,30 @@ py::bytes joined(const std::vector<ckbd::OpenStream>& all, std::vector<T> ckbd::
   return out;
 }
 
+// Widths of channel groups: a number, or several.
+std::vector<size_t> widths(const py::object& channels) {
+  std::vector<size_t> all;
+  const auto add = [&](const std::string& name, const py::object& one) {
+    all.push_back(static_cast<size_t>(in_range(name, integer(name, one), 1, 65535)));
+  };
+  if (!py::isinstance<py::sequence>(channels)) {
+    add("channels", channels);
+    return all;
+  }
+  for (const py::handle& one : sequence_of("channels", channels)) {
+    add("channels[" + std::to_string(all.size()) + "]", py::reinterpret_borrow<py::object>(one));
+  }
+  if (all.empty() || all.size() > kMostGroups) {
+    refuse("channels", "1 to " + std::to_string(kMostGroups) + " widths", std::to_string(all.size()));
+  }
+  return all;
+}
+
 // Holds streams, tables and the order of calls.
 class Batch {
  public:
   Batch(std::shared_ptr<ckbd::Tables> tables, const py::object& streams, const py::object& model,
-        py::ssize_t channels, const py::object& max_pixels, const py::object& threads, const py::object& isa)
+        const py::object& channels, const py::object& max_pixels, const py::object& threads, const py::object& isa)
       : tables_(std::move(tables)) {
     std::vector<ckbd::Bytes> all;
     size_t total = 0;
@@ -54,8 +73,8 @@ class Batch {
       total += held_.back().size;
     }
     const auto identity = array<const uint8_t>("model", model, {ckbd::kModelBytes});
-    const ckbd::Expected expected{identity.data, unsigned_integer("max_pixels", max_pixels),
-                                  static_cast<size_t>(in_range("channels", channels, 1, 65535))};
+    const ckbd::Expected expected{identity.data, unsigned_integer("max_pixels", max_pixels), widths(channels)};
+    turns_ = Turns(2 * static_cast<int>(expected.channels.size()));
     const ckbd::Coder& coder = coder_for(isa);
     const size_t count = threads_for(threads, total);
     {
@@ -142,15 +161,15 @@ class Batch {
   const std::shared_ptr<ckbd::Tables> tables_;
   std::vector<Array<const uint8_t>> held_;
   std::unique_ptr<ckbd::OpenStreams> streams_;
-  Turns turns_{kPhases};
+  Turns turns_{0};
 };
 
 }  // namespace
 
 void bind_open(py::module_& m) {
   py::class_<Batch>(m, "Batch")
-      .def(py::init<std::shared_ptr<ckbd::Tables>, const py::object&, const py::object&, py::ssize_t,
-                    const py::object&, const py::object&, const py::object&>(),
+      .def(py::init<std::shared_ptr<ckbd::Tables>, const py::object&, const py::object&,
+                    const py::object&, const py::object&, const py::object&, const py::object&>(),
            py::arg("tables").none(false), py::arg("streams"), py::kw_only(), py::arg("model"), py::arg("channels"),
            py::arg("max_pixels"), py::arg("threads") = py::none(), py::arg("isa") = py::none())
       .def("headers", &Batch::headers, py::arg("out"))

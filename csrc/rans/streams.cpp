@@ -10,7 +10,6 @@
 namespace ckbd {
 namespace {
 
-constexpr int kPhases = 2;
 constexpr uint64_t kPatch = 64;    // pixels of a site of z, each way
 constexpr size_t kPhaseSites = 8;  // sites of y in a phase for one of z
 constexpr size_t kTile = 1024;     // residuals that are looked at together
@@ -114,14 +113,25 @@ void decode_some(OpenStream* const* some, size_t count, const uint8_t* k, int8_t
 
 OpenStreams::OpenStreams(const Coder& coder, const Tables& tables, const std::vector<Bytes>& streams,
                          const Expected& expected, size_t threads)
-    : coder_(coder), tables_(tables), all_(streams.size()) {
+    : coder_(coder), tables_(tables), all_(streams.size()), channels_(expected.channels) {
   run_tasks(all_.size(), threads, [&](size_t i) { attempt(all_[i], [&] { open(all_[i], streams[i], expected); }); });
   for (OpenStream& one : all_) {
     if (one.decoder == nullptr) continue;
     one.z_at = z_size_;
-    one.r_at = phase_size_;
+    one.site_at = sites_;
     z_size_ = plus(z_size_, one.z_size);
-    phase_size_ = plus(phase_size_, one.r_size);
+    sites_ = plus(sites_, one.sites);
+  }
+  begin_phase();
+}
+
+// Whose residuals lie where, by the width of the phase that is next.
+void OpenStreams::begin_phase() {
+  const size_t width = channels_[std::min(phase_ / 2, channels_.size() - 1)];
+  phase_size_ = times(sites_, width);
+  for (OpenStream& one : all_) {
+    one.r_at = times(one.site_at, width);
+    one.r_size = times(one.sites, width);
   }
 }
 
@@ -132,9 +142,9 @@ void OpenStreams::open(OpenStream& one, const Bytes& stream, const Expected& exp
   check_fits(c, expected.model, down * across, tables_.min_z_bits());
   const size_t sites = times(static_cast<size_t>(down), static_cast<size_t>(across));
   one.z_size = times(sites, tables_.channels());
-  one.r_size = times(sites, kPhaseSites * expected.channels);
+  one.sites = times(sites, kPhaseSites);
   one.decoder = std::make_unique<PayloadDecoder>(coder_, tables_, c.payload, c.payload_size, c.lanes_log2, c.skip_max,
-                                                 c.tail, kPhases);
+                                                 c.tail, 2 * static_cast<int>(expected.channels.size()));
 }
 
 void OpenStreams::z(int16_t* z, size_t threads) {
@@ -185,6 +195,8 @@ void OpenStreams::phase(const uint8_t* k, int8_t* r, size_t threads) {
         OpenStream* const some[2] = {live[a], b == SIZE_MAX ? nullptr : live[b]};
         decode_some(some, b == SIZE_MAX ? 1 : 2, k, r);
       });
+  ++phase_;
+  begin_phase();
 }
 
 void OpenStreams::finish() {

@@ -24,14 +24,14 @@ struct Bytes {
 struct Expected {
   const uint8_t* model;  // kModelBytes
   uint64_t max_pixels;
-  size_t channels;  // M
+  std::vector<size_t> channels;  // of each channel group, or M alone
 };
 
 struct OpenStream {
   Container container;
   std::unique_ptr<PayloadDecoder> decoder;  // null: it could not be opened
-  // Its part of all z and of each phase.
-  size_t z_at = 0, z_size = 0, r_at = 0, r_size = 0;
+  // Its part of all z, and of the sites and the residuals of the phase that is next.
+  size_t z_at = 0, z_size = 0, site_at = 0, sites = 0, r_at = 0, r_size = 0;
   std::optional<FormatError> damage;
   // Of the step that runs: its error, and the residuals beyond int8, with their places among all.
   std::exception_ptr error;
@@ -39,15 +39,16 @@ struct OpenStream {
   std::vector<int16_t> wide_value;
 };
 
-// Streams, tables and model must outlive it. z() comes first, then phase() twice, then finish(), and settle() after
-// each and after the constructor. A stream that fails stops no other; of what it should have decoded zeros remain.
+// Streams, tables and model must outlive it. z() comes first, then phase() twice for each channel group, then finish(),
+// and settle() after each and after the constructor. A stream that fails stops no other; of what it should have
+// decoded zeros remain.
 class OpenStreams {
  public:
   OpenStreams(const Coder& coder, const Tables& tables, const std::vector<Bytes>& streams, const Expected& expected,
               size_t threads);
 
   const std::vector<OpenStream>& all() const { return all_; }
-  // Of all that were opened. Sizes that no memory has are cut to PTRDIFF_MAX.
+  // Of all that were opened, and of the phase that is next. Sizes that no memory has are cut to PTRDIFF_MAX.
   size_t z_size() const { return z_size_; }
   size_t phase_size() const { return phase_size_; }
 
@@ -60,12 +61,14 @@ class OpenStreams {
 
  private:
   void open(OpenStream& one, const Bytes& stream, const Expected& expected);
+  void begin_phase();
   void check_indices(const std::vector<OpenStream*>& live, const uint8_t* k, size_t threads) const;
 
   const Coder& coder_;
   const Tables& tables_;
   std::vector<OpenStream> all_;
-  size_t z_size_ = 0, phase_size_ = 0;
+  const std::vector<size_t> channels_;
+  size_t z_size_ = 0, sites_ = 0, phase_size_ = 0, phase_ = 0;
 };
 
 }  // namespace ckbd

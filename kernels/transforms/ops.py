@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ckbd.kernels import ops, tune
-from ckbd.kernels.configs import Config
+from ckbd.kernels.configs import Config, decode
 from ckbd.kernels.lattice import Lattice
 from ckbd.kernels.transforms import configs, twin
 
@@ -53,7 +53,7 @@ def _run(
     if ops.resolve(backend, device) == "torch":
         return getattr(twin, name)(*args)
     function = getattr(_launch(), name)
-    options = (ops.decode(config),) if config else configs.candidates(kind, dtype, width, configs.gpu_of(device))
+    options = (decode(config),) if config else configs.candidates(kind, dtype, width, configs.gpu_of(device))
     run: Callable[[Config], Any] = lambda c: function(*args, c)  # noqa: E731
     with ops._on(device):
         return run(tune.choose(device, key, options, run))
@@ -63,7 +63,7 @@ def _block(
     x: Tensor, tensors: list[Tensor], sizes: list[int] | Lattice, parity: int, backend: str, config: list[int]
 ) -> Tensor:
     lattice, (rows, CP) = ops._lattice(sizes, parity), x.shape
-    if config and ops.decode(config).form != "spread" and CP & (CP - 1):
+    if config and decode(config).form != "spread" and CP & (CP - 1):
         raise ValueError(f"config: a block of {CP} channels, no power of two, can only be spread")
     key = f"block {x.dtype} {CP} {tune.bucket(rows)}"
     return _run("block", "block", key, x.dtype, CP, x.device, (x, tensors, lattice), backend, config)

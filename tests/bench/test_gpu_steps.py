@@ -83,6 +83,17 @@ def test_training_is_as_it_says_and_as_it_is_told(tmp_path, monkeypatch):
     assert training.main([*argv, "--train-args", "--clip 2"]) == 3
     words = " ".join(told)
     assert "--data a --val b --init base --minutes 2.0" in words and words.endswith(f"{training.ARGS} --clip 2")
+    told.clear()  # a size that does not ship begins from nothing
+    assert training.main([*argv, "--init", "large", "--train-args", "--clip 2"]) == 3
+    words = " ".join(told)
+    assert "--val b --config large --minutes 2.0" in words and words.endswith(
+        f"{training.ARGS} {training.FRESH} --clip 2"
+    )
+    assert (
+        program.SIZES == tuple(training.SIZES)
+        and not training.fresh("base")
+        and not training.fresh("model.safetensors")
+    )
 
 
 # The command line

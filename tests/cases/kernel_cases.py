@@ -94,10 +94,11 @@ def floats(
     )
 
 
-def sub_pixel(C: int, N: int, seed: int = 0) -> SubPixel:
+def sub_pixel(C: int, N: int, seed: int = 0, factor: int = 2) -> SubPixel:
     g = torch.Generator().manual_seed(seed)
-    flat = random_layer(g, 4 * N, 9 * C, 8)
-    return SubPixel.pack(IntLayer(flat.weight.view(4 * N, C, 3, 3), flat.bias, flat.shift))
+    flat = random_layer(g, factor**2 * N, 9 * C, 8)
+    weight = flat.weight.view(factor**2 * N, C, 3, 3)
+    return SubPixel.pack(IntLayer(weight, flat.bias, flat.shift), factor=factor)
 
 
 def activations(

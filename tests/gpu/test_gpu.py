@@ -14,14 +14,15 @@ import kernel_cases as cases
 import numpy as np
 import pytest
 import torch
-from conftest import textured, tiny_model
+from conftest import GROUPED, TINY, textured, tiny_model
 
 import ckbd
 from ckbd import kernels
-from ckbd.kernels import BackendError, Lattice, ops, tune
+from ckbd.kernels import BackendError, Lattice, configs, tune
 from ckbd.kernels.configs import CONFIGS
 from ckbd.kernels.lattice import blanks
 from ckbd.model import file as modelfile
+from ckbd.model.config import Config
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "interpreter")]
@@ -283,13 +284,13 @@ def test_golden_streams_decode_to_the_cpu_s_latents(golden):
     codec.decode(list(streams.values()))
 
 
-@pytest.mark.parametrize("model", ["tiny", "default"])
+@pytest.mark.parametrize("model", [TINY, GROUPED, "default"], ids=["tiny", "groups", "default"])
 def test_streams_cross_between_devices(model, tmp_path):
     """Either device reads what the other wrote, to the same latents. The bytes may differ: g_a is in floats."""
     path = model
-    if model == "tiny":
+    if isinstance(model, Config):
         path = tmp_path / "tiny.safetensors"
-        modelfile.save(tiny_model(), path)
+        modelfile.save(tiny_model(config=model), path)
     codecs = [ckbd.load(path, device=device) for device in ("cpu", "cuda")]
     pictures = [textured(70, 130), textured(64, 64, 1), textured(1, 1)]
     for writer in codecs:
@@ -297,10 +298,13 @@ def test_streams_cross_between_devices(model, tmp_path):
             streams = writer.encode(pictures, quality)
             here, there = (reader.decode_latents(streams) for reader in codecs)
             assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
+            pixels = [[x.cpu().int() for x in one.decode_tensors(streams)] for one in codecs]
+            assert all((a - b).abs().max() <= 4 for a, b in zip(*pixels, strict=True))
 
 
-def test_both_backends_write_the_same_stream_on_the_gpu(tmp_path):
-    modelfile.save(tiny_model(), tmp_path / "tiny.safetensors")
+@pytest.mark.parametrize("model", [TINY, GROUPED], ids=["tiny", "groups"])
+def test_both_backends_write_the_same_stream_on_the_gpu(model, tmp_path):
+    modelfile.save(tiny_model(config=model), tmp_path / "tiny.safetensors")
     streams = []
     for backend in ("torch", "triton"):
         codec = ckbd.load(tmp_path / "tiny.safetensors", device="cuda", backend=backend)
@@ -345,7 +349,7 @@ def test_a_choice_made_in_another_process_is_taken(tmp_path):
         warnings.simplefilter("error")
         got = tune.choose(psi.device, "key", INTEGER, lambda config: pytest.fail("measured again"))
     assert got == INTEGER[2]
-    assert ops.candidates(torch.int8, []) == INTEGER
+    assert configs.candidates(torch.int8, []) == INTEGER
 
 
 # Training

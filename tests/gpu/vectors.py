@@ -43,9 +43,11 @@ class Hyper:
     N: int
     sizes: str
     split: bool
+    factor: int = 2
 
     def __str__(self) -> str:
-        return f"convolve {self.C} {self.N} {self.sizes}" + (" split" if self.split else "")
+        how = " halves" if self.factor == 1 else " split" if self.split else ""
+        return f"convolve {self.C} {self.N} {self.sizes}{how}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ HYPERS = tuple(
     for C, N in ((65, 24), (8, 16), (65, 96), (96, 128))
     for sizes in ("a row", "mixed", "over a tile")
     for split in (False, True)
+) + tuple(
+    Hyper(C, N, sizes, False, 1)
+    for C, N in ((32, 64), (24, 40))
+    for sizes in ("a row", "odd", "mixed", "over a tile")
 )
 POINTWISE = tuple(Pointwise(M, sizes, parity) for M in (1, 130) for sizes in cases.SIZES for parity in (0, 1))
 CASES = (*PHASES, *HYPERS, *POINTWISE)
@@ -119,7 +125,7 @@ def _phase(case: Phase, device, plan: dict, config: Config | None) -> dict[str, 
 def _hyper(case: Hyper, device, plan: dict, config: Config | None) -> dict[str, str]:
     lattice = Lattice(SIZES[case.sizes], 1)
     x = cases.activations((lattice.full_sites, case.C)).to(device)
-    conv = moved(cases.sub_pixel(case.C, case.N), device)
+    conv = moved(cases.sub_pixel(case.C, case.N, factor=case.factor), device)
     return {"": sha(kernels.convolve(x, conv, lattice, split=case.split, config=config, **plan))}
 
 

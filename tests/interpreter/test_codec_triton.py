@@ -5,16 +5,16 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import GROUPED, TINY, tiny_model
 
 import ckbd
 from ckbd.model import file as modelfile
 
 
-@pytest.fixture(scope="module")
-def codecs(tmp_path_factory):
+@pytest.fixture(scope="module", params=[TINY, GROUPED], ids=["plain", "groups"])
+def codecs(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    modelfile.save(tiny_model(), path)
+    modelfile.save(tiny_model(config=request.param), path)
     return {backend: ckbd.load(path, backend=backend) for backend in ("torch", "triton")}
 
 
@@ -41,7 +41,8 @@ def test_who_asks_for_triton_has_all_of_it(codecs):
     """Also in the process to which a codec is pickled; layers would pass every tolerance below."""
     for codec in (codecs["triton"], pickle.loads(pickle.dumps(codecs["triton"]))):
         d, e = codec.decoder, codec.encoder
-        assert d.painter.backend == e.reader.backend == d.zone.backend == "triton"
+        zones = getattr(d.zone, "zones", [d.zone])
+        assert {d.painter.backend, e.reader.backend, *(zone.backend for zone in zones)} == {"triton"}
         assert {d.painter.network.enter.weight.dtype, e.reader.network.out.weight.dtype} == {torch.float16}
     assert codecs["torch"].decoder.painter is None and codecs["torch"].encoder.reader is None
 

@@ -114,11 +114,11 @@ def test_a_network_of_one_channel_of_everything(dtype, p, form):
     assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
 
 
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("split, factor", [(False, 2), (True, 2), (False, 1)])
 @pytest.mark.parametrize("C, N", [(65, 24), (24, 40), (8, 16), (1, 1)])
 @pytest.mark.parametrize("sizes", ["one site", "a row", "odd", "mixed"])
-def test_sub_pixel_convolution_is_the_twin_to_the_bit(sizes, C, N, split):
-    conv = cases.sub_pixel(C, N)
+def test_sub_pixel_convolution_is_the_twin_to_the_bit(sizes, C, N, split, factor):
+    conv = cases.sub_pixel(C, N, factor=factor)
     for parity, extreme, wide in ((0, False, False), (1, True, True)):
         lat = cases.lattice(sizes, parity)
         x = cases.activations((lat.full_sites, C), extreme=extreme)

@@ -9,7 +9,7 @@ from conftest import tiny_model
 
 from ckbd.kernels import products, reference
 from ckbd.kernels.numerics import compand
-from ckbd.model.model import hyper_features
+from ckbd.model.model import hyper_map, projected
 from ckbd.model.transforms import Block
 
 
@@ -147,7 +147,7 @@ def test_products_of_a_network_in_mixed_precision():
 def two_phases(layers, z, quality, y_hat):
     """(mean, k) of both phases for given z (B, Nz, hz, wz), quality (B,), y_hat of the anchors (packed)."""
     out, context = [], None
-    for psi_acc in hyper_features(z, quality, layers):
+    for psi_acc in projected(hyper_map(z, quality, layers), layers):
         out += reference.phase(psi_acc, context, layers.g_ep)
         context = compand(y_hat)
     return out

@@ -6,10 +6,10 @@ import torch
 from test_kernels import dense_phase
 
 from ckbd import kernels
-from ckbd.kernels import Lattice, Network, cost, lattice, reference, twin
+from ckbd.kernels import Lattice, Network, SubPixel, cost, lattice, reference, twin
 from ckbd.kernels.configs import CONFIGS, Config
 from ckbd.kernels.network import fold_context
-from ckbd.kernels.numerics import compand
+from ckbd.kernels.numerics import IntLayer, compand
 
 
 @pytest.mark.parametrize("parity", [0, 1])
@@ -139,6 +139,25 @@ def test_sub_pixel_convolution_of_mixed_sizes_is_that_of_each_image(split):
     wide = torch.zeros(lat.full_sites, conv.width, dtype=torch.int8)
     wide[:, :20] = x
     assert torch.equal(got, kernels.convolve(wide, conv, lat, split=split, backend="torch"))
+
+
+def test_a_convolution_that_keeps_the_size_is_the_definition_in_halves():
+    """Of images of odd sizes too, whose blanks hold 0."""
+    g = torch.Generator().manual_seed(3)
+    flat = cases.random_layer(g, 12, 9 * 20, 8)
+    layer = IntLayer(flat.weight.view(12, 20, 3, 3), flat.bias, flat.shift)
+    conv = SubPixel.pack(layer, factor=1)
+    for parity in (0, 1):
+        lat = Lattice(((2, 3), (1, 1), (4, 2)), parity)
+        x = cases.activations((lat.full_sites, 20))
+        got = kernels.convolve(x, conv, lat, backend="torch")
+        assert got.shape == (2, lat.sites, 12)
+        assert torch.equal(got, kernels.convolve(x, conv, lat, split=True, backend="torch"))
+        for (H, W), full, packed in zip(lat.sizes, lat.rows(True), lat.rows(), strict=True):
+            image = x[full].view(1, H, W, 20).permute(0, 3, 1, 2).float()
+            halves = reference.split(reference.exact_conv3x3(image, layer.to("cpu", torch.float32)), parity)
+            for half, want in zip(got, halves, strict=True):
+                assert torch.equal(half[packed].float(), want.flatten(0, 2))
 
 
 @pytest.mark.parametrize("block", [1, 7, 64])
@@ -292,10 +311,9 @@ def test_fake_kernels_promise_what_the_operators_return(sizes):
     lat = cases.lattice(sizes)
     flat = [n for s in lat.sizes for n in s]
     x = cases.activations((lat.full_sites, 20))
-    conv = cases.sub_pixel(20, 12)
     checks = ("test_schema", "test_faketensor")
-    for split in (False, True):
-        args = (x, *conv.layer, 12, flat, 0, split, "torch", [])
+    for split, factor in ((False, 2), (True, 2), (False, 1)):
+        args = (x, *cases.sub_pixel(20, 12, factor=factor).layer, 12, flat, 0, split, factor, "torch", [])
         torch.library.opcheck(torch.ops.ckbd.convolve.default, args, test_utils=checks)
     net, _ = cases.integers(cases.WIDTHS[0])
     psi = cases.activations((lat.sites, 32))

@@ -16,7 +16,7 @@ from ckbd.codec import container
 from ckbd.evaluation.evaluate import EXCESS_BYTES, EXCESS_SHARE
 from ckbd.kernels import numerics, reference
 from ckbd.model import entropy
-from ckbd.model.model import hyper_features, hyper_map
+from ckbd.model.model import hyper_map, projected
 from ckbd.papers import context
 from ckbd.papers import file as variantfile
 from ckbd.papers.cut import cut
@@ -123,7 +123,7 @@ def test_the_checkerboard_has_the_parameters_of_the_codec_that_ships():
     layers, z = model.exact.integers(), torch.randint(-20, 21, (1, TINY.Nz, 2, 3)).float()
     y_hat = torch.randint(-400, 401, (1, TINY.M, 8, 12)).float()
     quality = torch.tensor([50.0])
-    psi = hyper_features(z, quality, layers)
+    psi = projected(hyper_map(z, quality, layers), layers)
     anchors, _ = reference.split(y_hat)
     companded = numerics.compand(y_hat)
     want = [

@@ -1,7 +1,7 @@
 """A slow, clear decoder of .ckbd streams, from bytes to latents, written from docs/ alone.
 
 It imports nothing of ckbd, so that where the two agree it is the documents that made them agree. This file
-follows docs/format.md: container, payload, two phases; plain_numerics.py has the model and docs/numerics.md.
+follows docs/format.md: container, payload, phases; plain_numerics.py has the model and docs/numerics.md.
 
     python tests/plain/plain_decoder.py MODEL FILE
 """
@@ -141,20 +141,26 @@ def decode(stream: bytes, model: Model, max_pixels: int = 2**27) -> Latents:
     # Near 2^16 a state may pay a little less than log2(4096 / f) for a symbol, but never less than 7/8 of it.
     least = hz * wz * sum(math.log2(4096 / f) for f in model["table.z.freq"].max(axis=1).tolist()) * 7 / 8
     require(8 * (end - start) >= least, "payload_length", at["payload_length"], "is too short for z")
-    payload = Payload(Reader(stream, start, end), lanes)
+    groups = exact.prefixes(model)
+    payload = Payload(Reader(stream, start, end), lanes, 2 * len(groups))
     z = decode_z(model, payload, hz * wz).reshape(hz, wz, -1)
     psi = exact.hyper_synthesis(model, z, quality)
-    y_hat = np.zeros((len(model["exact.output.shift"]) // 2, 4 * hz, 4 * wz), np.int64)
+    y_hat = np.zeros((0, 4 * hz, 4 * wz), np.int64)  # of the groups so far
     means, ks, rs = [], [], []
-    for p in (0, 1):
-        mean, k = exact.phase_parameters(model, psi, y_hat, p)
-        tail = value["tail"] if p == 1 else 0
-        r = decode_phase(model, payload, k, payload.exceptions[p], skip_max, tail, at["tail"])
-        row, column = exact.sites(4 * hz, 4 * wz, p)
-        y_hat[:, row, column] = (16 * r + mean).transpose(2, 0, 1)
-        means.append(mean.astype(np.int16))
-        ks.append(k.astype(np.uint8))
-        rs.append(r.astype(np.int16))
+    for g, prefix in enumerate(groups):
+        psi_g = exact.channel_features(model, psi, y_hat, prefix) if g > 0 else psi
+        own = np.zeros((len(model[f"exact.{prefix}output.shift"]) // 2, 4 * hz, 4 * wz), np.int64)
+        for p in (0, 1):
+            mean, k = exact.phase_parameters(model, psi_g, own, p, prefix)
+            last = g + 1 == len(groups) and p == 1
+            tail, exceptions = value["tail"] if last else 0, payload.exceptions[2 * g + p]
+            r = decode_phase(model, payload, k, exceptions, skip_max, tail, at["tail"])
+            row, column = exact.sites(4 * hz, 4 * wz, p)
+            own[:, row, column] = (16 * r + mean).transpose(2, 0, 1)
+            means.append(mean.astype(np.int16))
+            ks.append(k.astype(np.uint8))
+            rs.append(r.astype(np.int16))
+        y_hat = np.concatenate([y_hat, own])
     payload.finish()
     header = (width, height, bool(flags & 1), quality, lanes, skip_max, value["tail"])
     return Latents(*header, z.astype(np.int16), means, ks, rs, y_hat.astype(np.int16), icc, alpha)
@@ -189,14 +195,14 @@ def read_sections(file: Reader, count: int, height: int, width: int) -> tuple:
 class Payload:
     """The parts of a payload and the lanes that read it. The reader stands at the next word."""
 
-    def __init__(self, reader: Reader, lanes: int):
+    def __init__(self, reader: Reader, lanes: int, phases: int = 2):
         self.reader, self.start, self.states = reader, reader.at, []
         bits = Bits(reader, "lane states")
         for _ in range(lanes):
             e = bits.number(4)
             self.states.append((1 << (16 + e)) + bits.number(16 + e))
         bits.finish()
-        self.exceptions = [self.read_exceptions(), self.read_exceptions()]
+        self.exceptions = [self.read_exceptions() for _ in range(phases)]
         count = reader.varint("escape count")
         self.escapes = [(reader.at, reader.varint("escape value")) for _ in range(count)][::-1]
         require((reader.end - reader.at) % 2 == 0, "words", reader.at, "are an odd number of bytes")

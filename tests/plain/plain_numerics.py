@@ -12,7 +12,8 @@ from safetensors import safe_open
 Model = dict[str, np.ndarray]
 Table = list[tuple[int, int, int, bool]]  # of each of the 4096 slots: symbol, f, bias, is it an escape
 
-LAYERS = ("h_s.0", "h_s.1", "first", "hidden", "output")
+H_S, G_EP = ("h_s.0", "h_s.1"), ("first", "hidden", "output")
+MAX_GROUPS = 16
 PARTS = ("weight", "bias", "shift")
 
 
@@ -49,10 +50,35 @@ def model_identity(tensors: Model) -> bytes:
     return digest.digest()[:6]
 
 
+def prefixes(model: Model) -> list[str]:
+    """What the names of each channel group's layers begin with, behind "exact."; without groups an empty one."""
+    names = [g for g in range(MAX_GROUPS + 2) if f"exact.{g}.first.weight" in model]
+    if not names:
+        return [""]
+    require(2 <= len(names) <= MAX_GROUPS, "exact.0.first.weight", None, f"is of {len(names)} channel groups")
+    allowed = [f"{g}.{layer}" for g in range(len(names)) for layer in (("channel",) if g > 0 else ()) + G_EP]
+    for name in model:
+        layer = name.removeprefix("exact.").rpartition(".")[0]
+        ours = layer in G_EP or layer[:1].isdigit()
+        require(not name.startswith("exact.") or not ours or layer in allowed, name, None, "is of no channel group")
+    return [f"{g}." for g in range(len(names))]
+
+
+def layers_of(model: Model) -> list[str]:
+    """The names of all layers."""
+    found = list(H_S)
+    for prefix in prefixes(model):
+        found += [prefix + layer for layer in (("channel",) if prefix not in ("", "0.") else ()) + G_EP]
+    return found
+
+
 def expected_tensors(model: Model) -> dict[str, tuple[str, tuple[int, ...]]]:
     """dtype and shape of every integer tensor; the free sizes are taken from the shifts and the tables."""
-    c1, c_psi, h1, h2, two_m = (model[f"exact.{layer}.shift"].size for layer in LAYERS)
-    c1, c_psi, m, nz = c1 // 4, c_psi // 4, two_m // 2, model["table.z.low"].size
+
+    def rows(layer: str) -> int:
+        return model[f"exact.{layer}.shift"].size
+
+    c1, c_psi, nz = rows("h_s.0") // 4, rows("h_s.1") // 4, model["table.z.low"].size
     expected = {
         "table.y.freq": ("int16", (64, model["table.y.freq"].size // 64)),
         "table.y.max": ("uint8", (64,)),
@@ -61,27 +87,34 @@ def expected_tensors(model: Model) -> dict[str, tuple[str, tuple[int, ...]]]:
         "table.z.size": ("int16", (nz,)),
         "exact.h_s.0.weight": ("int8", (4 * c1, nz + 1, 3, 3)),
         "exact.h_s.1.weight": ("int8", (4 * c_psi, c1, 3, 3)),
-        "exact.first.weight": ("int8", (h1, c_psi + 12 * m)),
-        "exact.hidden.weight": ("int8", (h2, h1)),
-        "exact.output.weight": ("int8", (2 * m, h2)),
     }
-    for layer in LAYERS:
+    before = 0
+    for prefix in prefixes(model):
+        h1, h2, m, seen = rows(prefix + "first"), rows(prefix + "hidden"), rows(prefix + "output") // 2, c_psi
+        if before > 0:
+            seen += rows(prefix + "channel")
+            expected[f"exact.{prefix}channel.weight"] = ("int8", (rows(prefix + "channel"), before, 3, 3))
+        expected[f"exact.{prefix}first.weight"] = ("int8", (h1, seen + 12 * m))
+        expected[f"exact.{prefix}hidden.weight"] = ("int8", (h2, h1))
+        expected[f"exact.{prefix}output.weight"] = ("int8", (2 * m, h2))
+        before += m
+    for layer in layers_of(model):
         n = expected[f"exact.{layer}.weight"][1][0]
-        expected[f"exact.{layer}.bias"] = ("int32", (2, n) if layer == "first" else (n,))
+        expected[f"exact.{layer}.bias"] = ("int32", (2, n) if layer.endswith("first") else (n,))
         expected[f"exact.{layer}.shift"] = ("uint8", (n,))
     return expected
 
 
 def check_model(model: Model) -> None:
     """Raises PlainError unless every integer tensor is there, in its dtype, shape and bounds."""
-    names = [f"exact.{layer}.{part}" for layer in LAYERS for part in PARTS]
+    names = [f"exact.{layer}.{part}" for layer in layers_of(model) for part in PARTS]
     for name in names + ["table.y.freq", "table.y.max", "table.z.freq", "table.z.low", "table.z.size"]:
         require(name in model and model[name].size > 0, name, None, "is missing or empty")
     for name, expected in expected_tensors(model).items():
         got = (model[name].dtype.name, model[name].shape)
         require(got == expected, name, None, f"is {got}, expected {expected}")
     wide = {name: a.astype(np.int64) for name, a in model.items()}
-    for layer in LAYERS:
+    for layer in layers_of(model):
         weight, bias, shift = (wide[f"exact.{layer}.{part}"] for part in PARTS)
         require(weight.min() >= -127, f"exact.{layer}.weight", None, "holds -128")
         require(shift.max() <= 23, f"exact.{layer}.shift", None, "is above 23")
@@ -164,15 +197,26 @@ def sites(h: int, w: int, p: int) -> tuple[np.ndarray, np.ndarray]:
     return row, 2 * j + ((row & 1) if p == 0 else 1 - (row & 1))
 
 
-def phase_parameters(model: Model, psi: np.ndarray, y_hat: np.ndarray, p: int) -> tuple[np.ndarray, np.ndarray]:
-    """mean and k of phase p, (H, W/2, M) int64, from psi and in phase 1 the anchors in y_hat (M, H, W)."""
+def channel_features(model: Model, psi: np.ndarray, y_hat: np.ndarray, prefix: str) -> np.ndarray:
+    """psi_g of a channel group but the first: psi, and what it sees of y_hat (channels, H, W) of those before it."""
+    weight, bias, shift = (model[f"exact.{prefix}channel.{part}"] for part in PARTS)
+    e = requantise(conv(compand(y_hat), weight, bias), shift[:, None, None], 0, 127)
+    return np.concatenate([psi, e])
+
+
+def phase_parameters(
+    model: Model, psi: np.ndarray, y_hat: np.ndarray, p: int, prefix: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """mean and k of phase p, (H, W/2, M) int64, from psi and in phase 1 the anchors in y_hat (M, H, W); of a channel
+    group psi is psi_g, y_hat its own channels and p 0 or 1.
+    """
     row, column = sites(*psi.shape[1:], p)
     parts = [psi[:, row, column]]
     if p == 1:
         c = np.pad(compand(y_hat), ((0, 0), (2, 2), (2, 2)))
         parts += [c[:, row + i // 5, column + i % 5] for i in range(1, 25, 2)]
     x, m = np.concatenate(parts).transpose(1, 2, 0), len(y_hat)
-    weight, bias, shift = ([model[f"exact.{layer}.{part}"] for layer in LAYERS[2:]] for part in PARTS)
+    weight, bias, shift = ([model[f"exact.{prefix}{layer}.{part}"] for layer in G_EP] for part in PARTS)
     weight = [w.astype(np.int64).T for w in weight]
     h1 = requantise(x @ weight[0][: x.shape[-1]] + bias[0][p], shift[0], 0, 127)
     h2 = requantise(h1 @ weight[1] + bias[1], shift[1], 0, 127)

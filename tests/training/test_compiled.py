@@ -8,10 +8,10 @@ import os
 
 import pytest
 import torch
-from conftest import TINY, textured, tiny_model
+from conftest import GROUPED, TINY, textured, tiny_model
 
 from ckbd.kernels import reference
-from ckbd.model.model import Checkerboard, hyper_features
+from ckbd.model.model import Checkerboard, hyper_map, projected
 from ckbd.training import compiled, steps, train
 from ckbd.training.data import DeviceCrops
 from ckbd.training.steps import Stepper, draw_qualities, optimisers
@@ -59,20 +59,23 @@ def test_ms_ssim_is_one_graph_too(monkeypatch):
     assert sums[0] == pytest.approx(plain[0], rel=1e-5)
 
 
-def test_the_exact_zone_is_exact_as_inductor_has_it():
-    model = tiny_model()
+@pytest.mark.parametrize("config", [TINY, GROUPED], ids=["plain", "groups"])
+def test_the_exact_zone_is_exact_as_inductor_has_it(config):
+    model = tiny_model(config=config)
     generator = torch.Generator().manual_seed(0)
-    y = 30 * torch.randn(3, TINY.M, 8, 12, generator=generator)
+    y = 30 * torch.randn(3, config.M, 8, 12, generator=generator)
     z_hat = torch.randint(-127, 128, (3, TINY.Nz, 2, 3), generator=generator).float()
     quality = torch.tensor([1.0, 49.5, 100.0])
 
     def zone(y, z_hat, quality):
         layers = model.exact.integers()
-        psi = hyper_features(z_hat, torch.floor(quality), layers)
+        own = layers.groups()[0]
+        psi = projected(hyper_map(z_hat, torch.floor(quality), layers), own)
         y_hat, bits = model.two_phases(y, z_hat, quality, False)
         out = [part for one in layers.values() for part in one[:3]]
-        for psi_acc, context in zip(psi, (None, reference.split(torch.round(y).clamp(-127, 127))[0]), strict=True):
-            out += reference.phase(psi_acc, context, layers.g_ep)
+        near = torch.round(y[:, : len(own["output"].weight) // 2]).clamp(-127, 127)
+        for psi_acc, context in zip(psi, (None, reference.split(near)[0]), strict=True):
+            out += reference.phase(psi_acc, context, own.g_ep)
         return [*psi, y_hat, *out], bits
 
     # With gradients, as in training: products are PyTorch's choice then, and what the backward pass needs is kept.

@@ -1,6 +1,7 @@
 """Training goes on from model files: integers, floats and densities are what they were."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +15,12 @@ from ckbd.model.quant import QuantLinear
 from ckbd.training import fit, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-@pytest.fixture(scope="module", params=["small", "tiny"])
+@pytest.fixture(scope="module", params=["small", "tiny", "groups"])
 def model_file(request, tiny_path):
-    return "small" if request.param == "small" else tiny_path
+    return {"small": "small", "tiny": tiny_path, "groups": GOLDEN / "groups.safetensors"}[request.param]
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, textured
+from conftest import GROUPED, TINY, textured
 from PIL import Image
 from training_cases import few, run
 
 import ckbd
-from ckbd.model.model import Checkerboard, hyper_features
+from ckbd.model.config import SIZES
+from ckbd.model.model import Checkerboard, hyper_map
 from ckbd.training import start
 from ckbd.training.data import Crops, pictures
 from ckbd.training.steps import draw_qualities
@@ -56,9 +57,7 @@ def test_bf16_does_not_reach_the_exact_zone(folder, tmp_path, monkeypatch):
     assert all(np.isfinite(float(v)) for _, v in losses)
     model = Checkerboard(TINY)
     seen = []
-    monkeypatch.setattr(
-        "ckbd.model.model.hyper_features", lambda z, *rest: seen.append(z.dtype) or hyper_features(z, *rest)
-    )
+    monkeypatch.setattr("ckbd.model.model.hyper_map", lambda z, *rest: seen.append(z.dtype) or hyper_map(z, *rest))
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.rand(1, 3, 64, 64), torch.tensor([50.0]))
     assert seen == [torch.float32]
@@ -110,6 +109,29 @@ def test_training_lowers_the_loss_and_exports_a_model_that_runs(folder, tmp_path
     codec = ckbd.load(tmp_path / "m.safetensors")
     (image,) = codec.decode(codec.encode([textured(50, 70)], quality=90))
     assert image.size == (70, 50)
+
+
+def test_channel_groups_are_trained_exported_and_gone_on_from(folder, tmp_path, monkeypatch):
+    (folder / "groups.json").write_text(json.dumps(GROUPED.to_json()))
+    argv = ["--config", str(folder / "groups.json"), "--export", str(tmp_path / "g.safetensors"), "--fit-tables", "0"]
+    losses = run(folder, tmp_path / "a", 3, *argv, monkeypatch=monkeypatch)
+    codec = ckbd.load(tmp_path / "g.safetensors")
+    assert codec.model.config == GROUPED and codec.decoder.zone.phases == 6
+    (decoded,) = codec.decode_pictures(codec.encode([textured(70, 90)], 60))
+    assert decoded.rgb.shape == (70, 90, 3)
+    # A run goes on, and another starts from what it has exported.
+    assert run(folder, tmp_path / "a", 4, *argv, monkeypatch=monkeypatch)[:3] == losses
+    run(folder, tmp_path / "b", 1, *argv, "--init", str(tmp_path / "g.safetensors"), monkeypatch=monkeypatch)
+
+
+def test_sizes_have_names(folder, tmp_path, monkeypatch, capsys):
+    built = []
+    monkeypatch.setattr("ckbd.training.train.Checkerboard", lambda config: built.append(config) or Checkerboard(TINY))
+    monkeypatch.setattr("ckbd.training.train.steps.optimisers", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["--data", str(folder), "--out", str(tmp_path), "--config", "large", "--crops", "64x1"])
+    assert built[0] is SIZES["large"] and sum(SIZES["large"].groups) == SIZES["large"].M
+    assert all(start.model_of(name).config == SIZES[name] for name in ("small", "base"))
 
 
 def test_another_config_cannot_resume(folder, tmp_path, monkeypatch, capsys):

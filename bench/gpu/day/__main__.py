@@ -42,6 +42,8 @@ from bench.gpu import record
 from bench.gpu.day import run
 from bench.gpu.day.steps import STEPS, Options
 
+SIZES = ("small", "base", "large")  # of ckbd.model.config, which cannot be imported before the build; a test compares
+
 ABOUT = """
 import json, platform, torch
 out = {"python": platform.python_version(), "torch": torch.__version__, "cuda": str(torch.version.cuda)}
@@ -83,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--strict", action="store_true", help="a step that is skipped counts as failed")
     parser.add_argument("--only", nargs="+", default=[], metavar="STEP", help=", ".join(s.name for s in STEPS))
     parser.add_argument("--images", nargs="+", default=[], help="files or folders (default: one of scikit-image)")
-    parser.add_argument("--train", metavar="small|base|FILE", help="go on from this with what is left of the time")
+    parser.add_argument("--train", metavar="MODEL|large|FILE", help="go on from this with what is left of the time")
     parser.add_argument("--data", nargs="+", default=[], help="to train with: folders or tar files")
     parser.add_argument("--val", nargs="+", default=[], help="to validate with")
     parser.add_argument("--train-args", default="", help="further arguments of ckbd train, in quotes")
@@ -93,8 +95,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("needs Python 3.11 or newer, or an installed ckbd")
     train = [args.train] if (args.train or "").endswith((".pt", ".safetensors")) else []
     shipped = record.ROOT / "ckbd" / "model" / "weights" / f"{args.train}.safetensors"
-    if args.train and not train and not shipped.is_file():
-        parser.error(f"--train {args.train}: neither a shipped model's name nor a file in .safetensors or .pt")
+    if args.train and not train and args.train not in SIZES and not shipped.is_file():
+        known = ", ".join(SIZES)
+        parser.error(f"--train {args.train}: no model that ships, none of {known}, and no .safetensors or .pt")
     for path in (*args.images, *args.data, *args.val, *train):
         if not os.path.exists(path) or (os.path.isdir(path) and not os.listdir(path)):
             parser.error(f"{path}: {'an empty folder' if os.path.isdir(path) else 'no such file or folder'}")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ckbd.codec.machine import Each, in_turn
 from ckbd.codec.networks.strips import cuts
-from ckbd.codec.zone.steps import Zone, quantise
+from ckbd.codec.zone.steps import GroupZone, quantise
 from ckbd.kernels import numerics, reference
-from ckbd.model.model import ExactLayers, hyper_map
+from ckbd.model.model import ExactLayers, channel_features, hyper_map
 
 SITES = 512  # at a time: 6 MB of gathered neighbours with the default model's widths
 
@@ -28,7 +28,7 @@ class CarrierState:
     context: Tensor | None = None  # the anchors, companded, int8
 
 
-class Carriers(Zone[CarrierState]):
+class Carriers(GroupZone[CarrierState]):
     """Between the steps integers wait in int8 and int16; only a stripe at a time travels in floats."""
 
     ragged, most_side = False, None
@@ -48,6 +48,15 @@ class Carriers(Zone[CarrierState]):
         z_hat = z.to(self.device, self.dtype).permute(0, 3, 1, 2)
         psi = hyper_map(z_hat, quality.to(self.device), self.layers, SITES, self.each)
         return CarrierState(reference.split(psi.to(torch.int8)))
+
+    def after(self, states: Sequence[CarrierState]) -> CarrierState:
+        done = [reference.merge(state.halves[0], state.halves[1]).to(self.dtype) for state in states]
+        sites = done[0].shape[0] * done[0].shape[3]
+        stripe = max(1, min(SITES // sites, -(-done[0].shape[2] // 2)))
+        features = reference.split(channel_features(done, self.layers, stripe, self.each).to(torch.int8))
+        C = self.layers["first"].weight.shape[1] - self.w_context.shape[1] - features[0].shape[-1]
+        psi = [torch.cat((own[..., :C], more), -1) for own, more in zip(states[0].psi, features, strict=True)]
+        return CarrierState((psi[0], psi[1]))
 
     def begin_rows(self, z: Tensor, quality: Tensor, sizes: Sequence[tuple[int, int]]) -> CarrierState:
         (Hz, Wz), B = sizes[0], len(sizes)

@@ -13,7 +13,7 @@ from ckbd import _passes
 from ckbd.codec.machine import Each, in_turn
 from ckbd.codec.networks.strips import cuts
 from ckbd.codec.zone.layers import FAR, Dense, Far, Gathered, Scratch, Signed, empty
-from ckbd.codec.zone.steps import Zone, quantise
+from ckbd.codec.zone.steps import GroupZone, quantise
 from ckbd.kernels import products
 from ckbd.kernels.network import taps
 from ckbd.kernels.numerics import IntLayer
@@ -21,6 +21,7 @@ from ckbd.model.model import ExactLayers
 
 SITES = 384  # at a time: 1.2 MB of gathered neighbours with the default model's widths
 ALONE = 128  # sites that are not worth sharing
+AROUND = [(u, v, v) for u in (-1, 0, 1) for v in (-1, 0, 1)]
 CPU = torch.device("cpu")
 
 
@@ -51,7 +52,7 @@ class Unserved(ValueError):
     """This device or processor cannot run these layers in integers; the message says why."""
 
 
-class Integers(Zone[IntegerState]):
+class Integers(GroupZone[IntegerState]):
     ragged, most_side = False, None
 
     def __init__(
@@ -69,13 +70,14 @@ class Integers(Zone[IntegerState]):
         layers = ExactLayers((name, layer.to("cpu", torch.int32)) for name, layer in layers.items())
         first, hidden, output = layers.g_ep
         self.M = len(output.weight) // 2
-        self.psi = layers["h_s.1"].weight.shape[0] // 4
+        self.psi = first.weight.shape[1] - 12 * self.M  # with what a channel group has of those before it
         self.h_s = self._h_s(layers["h_s.0"], signed=True), self._h_s(layers["h_s.1"], signed=False)
         self.anchors = Dense(first, first.weight[:, : self.psi], first.bias[0])
         around = [(dh, (1 + dw) >> 1, dw >> 1) for dh, dw in taps(5)]  # non-anchors of even rows are in odd columns
         others = Dense(first, first.weight, first.bias[1])
         self.others = Gathered(others, around, np.full(self.M, self.reach, np.int32))
         self.hidden, self.output = (Dense(one, one.weight, one.bias) for one in (hidden, output))
+        self.channel = self._channel(layers["channel"]) if "channel" in layers else None
 
     def _h_s(self, conv: IntLayer, signed: bool) -> Gathered:
         """A sub-pixel convolution; its rows come by corner, as _passes.requantise wants them."""
@@ -85,7 +87,13 @@ class Integers(Zone[IntegerState]):
         dense = Dense(IntLayer(weight, conv.bias, conv.shift[order]), weight, conv.bias[order])
         offset = np.zeros(C, np.int32)
         offset[: C - 1] = self.reach if signed else 0  # the last of the signed ones is the quality, which is not
-        return Gathered(dense, [(u, v, v) for u in (-1, 0, 1) for v in (-1, 0, 1)], offset)
+        return Gathered(dense, AROUND, offset)
+
+    def _channel(self, conv: IntLayer) -> Gathered:
+        """The layer that sees the groups before."""
+        weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
+        dense = Dense(IntLayer(weight, conv.bias, conv.shift), weight, conv.bias)
+        return Gathered(dense, AROUND, np.full(conv.weight.shape[1], self.reach, np.int32))
 
     def begin(self, z: Tensor, quality: Tensor) -> IntegerState:
         B, Hz, Wz, _ = z.shape
@@ -104,9 +112,31 @@ class Integers(Zone[IntegerState]):
         self._grow(self.h_s[0], f, rows // count, grown)
         psi = empty((2, 4 * rows, 2 * width, self.psi), torch.uint8)
         self._grow(self.h_s[1], Signed(grown), 2 * rows // count, psi)
-        shape = 2, 4 * rows, 2 * width, self.M
-        mean, r = (empty(shape, torch.int16) for _ in range(2))
+        return self._state(count, psi)
+
+    def _state(self, count: int, psi: Tensor) -> IntegerState:
+        mean, r = (empty((*psi.shape[:3], self.M), torch.int16) for _ in range(2))
         return IntegerState(count, psi, mean, r)
+
+    def after(self, states: Sequence[IntegerState]) -> IntegerState:
+        assert self.channel is not None
+        layer, first = self.channel, states[0]
+        parts = [[self._companded(state, p) for p in (0, 1)] for state in states]
+        x = Signed(_whole([[half.near for half in halves] for halves in parts]))
+        if self.reach != products.WIDE:
+            far = _whole([[half.far for half in halves if half.far is not None] for halves in parts])
+            some = [torch.stack([half.any for half in halves if half.any is not None]).amax(0) for halves in parts]
+            x = Signed(x.near, far, torch.cat(some))
+        beyond, N = layer.far(x), len(layer.dense.weight)
+        features = empty((*x.near.shape[:2], N), torch.uint8)
+
+        def stripe(rows: tuple[int, int]) -> None:
+            sums, bias = layer.sums(x, beyond, first.height, rows, self.scratch)
+            _passes.requantise(sums, bias, layer.dense.shift, features[slice(*rows)].flatten(0, 1))
+
+        self.each(stripe, _stripes(*x.near.shape[:2]))
+        shared = first.psi[..., : self.psi - N]
+        return self._state(first.count, torch.cat((shared, _halves(features)), -1))
 
     def _signed(self, z: Tensor, quality: Tensor) -> Signed:
         """z and the quality as a map."""
@@ -171,16 +201,21 @@ class Integers(Zone[IntegerState]):
             state.r[p] = r.view(state.r[p].shape)
         if p:
             return
-        anchors, mean = state.r[0].flatten(0, 1), state.mean[0].flatten(0, 1)
-        near = empty(anchors.shape, torch.uint8)
-        if self.reach == products.WIDE:
-            _passes.assemble(anchors, mean, near)
-            state.context = Signed(near.view(state.r[0].shape))
-            return
-        far, some = torch.empty_like(near), near.new_zeros(self.M)
-        _passes.assemble(anchors, mean, near, far, some)
-        state.context = Signed(near.view(state.r[0].shape), far.view(state.r[0].shape), some)
+        state.context = self._companded(state, 0)
         state.far = self.others.far(state.context)
+
+    def _companded(self, state: IntegerState, p: int) -> Signed:
+        """y_hat of phase p as contexts see it."""
+        if p == 0 and state.context is not None:
+            return state.context
+        r, mean = state.r[p].flatten(0, 1), state.mean[p].flatten(0, 1)
+        near, shape = empty(r.shape, torch.uint8), state.r[p].shape
+        if self.reach == products.WIDE:
+            _passes.assemble(r, mean, near)
+            return Signed(near.view(shape))
+        far, some = torch.empty_like(near), near.new_zeros(r.shape[1])
+        _passes.assemble(r, mean, near, far, some)
+        return Signed(near.view(shape), far.view(shape), some)
 
     def y_hat(self, state: IntegerState) -> Tensor:
         B, H, half, M = state.shape
@@ -192,10 +227,27 @@ class Integers(Zone[IntegerState]):
         return list(self.y_hat(state).split(1))
 
 
+def _whole(parts: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Maps of both halves, (rows, W/2, M_g) each, of one group or several: (rows, W, M_0 + M_1 + ...)."""
+    halves = [torch.cat(one, -1) if len(one) > 1 else one[0] for one in zip(*parts, strict=True)]
+    even, odd = torch.stack(halves, 2).flatten(1, 2), torch.stack(halves[::-1], 2).flatten(1, 2)
+    even[1::2] = odd[1::2]  # a picture's rows are a multiple of four
+    return even
+
+
+def _halves(x: Tensor) -> Tensor:
+    """A map (rows, W, C) as its two halves, (2, rows, W/2, C)."""
+    pairs = x.unflatten(1, (-1, 2))
+    out = pairs.permute(2, 0, 1, 3).contiguous()
+    out[:, 1::2] = pairs[1::2].flip(2).permute(2, 0, 1, 3)
+    return out
+
+
 def _shapes(layers: ExactLayers) -> list[tuple[int, int]]:
     """(inputs, outputs) of every product."""
     found = [(layer.weight[0].numel(), len(layer.weight)) for layer in layers.values()]
-    return [*found, (layers["h_s.1"].weight.shape[0] // 4, len(layers["first"].weight))]
+    first = layers["first"].weight
+    return [*found, (first.shape[1] - 12 * (len(layers["output"].weight) // 2), len(first))]
 
 
 def _stripes(rows: int, width: int) -> list[tuple[int, int]]:

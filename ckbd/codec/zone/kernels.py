@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ckbd import kernels
-from ckbd.codec.zone.steps import Zone
+from ckbd.codec.zone.steps import GroupZone
 from ckbd.kernels import Lattice, Network, SubPixel
 from ckbd.kernels.lattice import MAX_SIDE
 from ckbd.model.model import ExactLayers
@@ -17,25 +17,29 @@ from ckbd.model.model import ExactLayers
 
 @dataclass
 class KernelState:
-    """shape: (B, H, W/2, M) of a phase, or (sites, M) of pictures of several sizes. psi_acc: (2, sites, H1 padded).
-    mean, r: of both phases as far as they are known, int16 (2, sites, M).
+    """shape: (B, H, W/2, M) of a phase, or (sites, M) of pictures of several sizes. psi: (2, sites, C) int8, for the
+    channel groups behind the first. psi_acc: (2, sites, H1 padded). mean, r: of both phases as far as they are known,
+    int16 (2, sites, M).
     """
 
     lattice: Lattice
     shape: tuple[int, ...]
+    psi: Tensor | None
     psi_acc: Tensor
     mean: Tensor
     r: Tensor
     context: Tensor | None = None
 
 
-class Kernels(Zone[KernelState]):
+class Kernels(GroupZone[KernelState]):
     ragged, most_side = True, MAX_SIDE
 
-    def __init__(self, layers: ExactLayers, device: torch.device, backend: str = "triton"):
-        self.device, self.backend = device, backend
+    def __init__(self, layers: ExactLayers, device: torch.device, backend: str = "triton", grouped: bool = False):
+        """grouped: whether it is the zone of a channel group, and those behind it want its psi."""
+        self.device, self.backend, self.grouped = device, backend, grouped
         self.network = Network.integers(*layers.g_ep, device=device)
         self.h_s = [SubPixel.pack(layers[name], device) for name in ("h_s.0", "h_s.1")]
+        self.channel = SubPixel.pack(layers["channel"], device, factor=1) if "channel" in layers else None
 
     def begin(self, z: Tensor, quality: Tensor) -> KernelState:
         B, Hz, Wz, _ = z.shape
@@ -52,11 +56,35 @@ class Kernels(Zone[KernelState]):
         x[:, Nz] = quality
         f = kernels.convolve(x, first, coarse, backend=self.backend)
         psi = kernels.convolve(f, second, coarse.scaled(2), split=True, backend=self.backend)
-        lattice = coarse.scaled(4)
+        return self._state(coarse.scaled(4), psi)
+
+    def _state(self, lattice: Lattice, psi: Tensor) -> KernelState:
         psi_acc = kernels.project(psi.flatten(0, 1), self.network, backend=self.backend).view(2, psi.shape[1], -1)
         shape = lattice.sites, self.network.M
         mean, r = (torch.empty((2, *shape), dtype=torch.int16, device=self.device) for _ in range(2))
-        return KernelState(lattice, shape, psi_acc, mean, r)
+        return KernelState(lattice, shape, psi if self.grouped else None, psi_acc, mean, r)
+
+    def after(self, states: Sequence[KernelState]) -> KernelState:
+        """Companded y_hat of the groups before onto one full map, a convolution of it into halves beside psi's."""
+        assert self.channel is not None
+        first = states[0]
+        assert first.psi is not None
+        lattice = first.lattice
+        x = torch.zeros((lattice.full_sites, self.channel.width), dtype=torch.int8, device=self.device)
+        at = 0
+        for state in states:
+            M = state.mean.shape[-1]
+            for p in (0, 1):
+                seen = state.context if p == 0 else None
+                if seen is None:
+                    seen = torch.empty((lattice.sites, M), dtype=torch.int8, device=self.device)
+                    self._assemble(state, p, None, seen)
+                kernels.merge(seen, lattice, p, x[:, at : at + M], backend=self.backend)
+            at += M
+        features = kernels.convolve(x, self.channel, lattice, backend=self.backend)
+        made = self._state(lattice, torch.cat((first.psi, features), -1))
+        made.shape = (*first.shape[:-1], self.network.M)
+        return made
 
     def phase(self, state: KernelState, p: int) -> Tensor:
         context = state.context if p else None

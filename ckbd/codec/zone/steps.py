@@ -14,7 +14,17 @@ State = TypeVar("State")
 
 
 class Zone(Protocol[State]):
-    """One model's exact zone. begin() gives the state of a batch, which the other calls take and carry on."""
+    """One model's exact zone. begin() gives the state of a batch, which the other calls take and carry on.
+
+    phases: of a stream, two for each channel group; what is said below of M channels and of phase 0 and 1 is said of
+    those of its group.
+    """
+
+    phases: int = 2
+
+    def channels(self, p: int) -> slice:
+        """Which of the model's channels phase p holds."""
+        return slice(None)
 
     def begin(self, z: Tensor, quality: Tensor) -> State:
         """z: (B, Hz, Wz, Nz) integers in [-127, 127], of any dtype; quality: (B,) integers 1..100. Runs h_s."""
@@ -48,6 +58,13 @@ class Zone(Protocol[State]):
 
     def y_hat(self, state: State) -> Tensor:
         """(B, M, H, W) float32, integers in 1/16 units, channels last in memory."""
+
+
+class GroupZone(Zone[State], Protocol[State]):
+    """A zone that may be that of a channel group."""
+
+    def after(self, states: Sequence[State]) -> State:
+        """begin() of a group behind others, from their finished states (docs/numerics.md, section 6)."""
 
 
 def quantise(y: Tensor, mean: Tensor, stripes: Sequence[tuple[int, int]], p: int) -> Tensor:
