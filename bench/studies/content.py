@@ -19,6 +19,7 @@ import numpy as np
 import ckbd
 from bench.common import load_pictures, save
 from bench.sheets import hard
+from bench.studies.taken import keep, taken
 from bench.tables import table
 from ckbd.codec import image
 from ckbd.codec.image import Picture
@@ -44,13 +45,8 @@ def trained(arm: str, seed: int, args: argparse.Namespace) -> Path:
     path = args.runs / f"{arm}-{seed}.safetensors"
     told = ["--steps", str(args.steps), "--seed", str(seed), "--threads", "1", *TRAINING.split(), *ARMS[arm].split()]
     told += ["--init", args.init, *ON.split()] if args.init else FRESH.split()
-    note = path.with_suffix(".json")
-    if path.is_file():
-        if not note.is_file() or json.loads(note.read_text()) != told:
-            raise ValueError(f"{path}: not of {' '.join(told)}")
+    if taken(path, told, args.data):
         return path
-    if not args.data:
-        raise ValueError(f"{path}: no such file; --data trains it")
     argv = ["--data", *args.data, "--out", str(args.runs / f"{arm}-{seed}"), "--export", str(path), *told]
     if not args.init:
         config = args.runs / "config.json"
@@ -63,8 +59,7 @@ def trained(arm: str, seed: int, args: argparse.Namespace) -> Path:
             raise ValueError(f"{path}: was not trained")
     finally:
         transforms.CHROMA = before
-    note.write_text(json.dumps(told))
-    return path
+    return keep(path, told)
 
 
 def kept(codec: ckbd.Codec, side: int, quality: float = QUALITY) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import json
 import math
 import statistics
 import sys
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from bench.common import load_pictures, save
 from bench.sheets.sizes import of_exact_zone
+from bench.studies.taken import keep, taken
 from bench.tables import table
 from ckbd.codec.image import Picture
 from ckbd.evaluation.bd import bd_rate
@@ -166,18 +166,12 @@ def model_of(
 ) -> Path:
     """The model file of an arm; ValueError if it is not there and cannot be trained, or was trained otherwise."""
     path, told = args.runs / f"{arm}-{seed}.safetensors", [args.init, args.steps]
-    note = path.with_suffix(".json")
-    if path.is_file():
-        if not note.is_file() or json.loads(note.read_text()) != told:
-            raise ValueError(f"{path}: not of {told}")
+    if taken(path, told, args.data):
         return path
-    if not args.data:
-        raise ValueError(f"{path}: no such file; --data trains it")
     begin, features = of()
     model = trained(begun(begin, arm, seed), features, arm, seed, args.steps)
     finish.export(model, path, args.runs / "raw.safetensors", args.data, args.fit_tables, seed, "cpu")
-    note.write_text(json.dumps(told))
-    return path
+    return keep(path, told)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,23 +13,26 @@ on flat colours up to 1.5 less (bench/RESULTS.md).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Number = TypeVar("Number", float, Tensor)
 SCALES = 6
 # Under 8 pixels a side there is no further halving, and the weights of a picture with fewer sizes would fall on other
 # maps than they were fitted to: the reference gives numbers there, from 8 pixels on, that say little.
 MIN_SIDE = 113
 _SIGMA, _RADIUS = 1.5, 5
-_C2 = 0.0009
-_OPSIN = ((0.30, 0.622, 0.078), (0.23, 0.692, 0.078), (0.24342268924547819, 0.20476744424496821, 0.5518098665095536))
-_BIAS = 0.0037930732552754493
+C2 = 0.0009
+OPSIN = ((0.30, 0.622, 0.078), (0.23, 0.692, 0.078), (0.24342268924547819, 0.20476744424496821, 0.5518098665095536))
+BIAS = 0.0037930732552754493
 # Channel, size, norm (mean, 4-norm), map (SSIM, edges gained, edges lost): numbers of the reference, which is
 # under the BSD 3-clause licence, copyright Jon Sneyers, Cloudinary, and the JPEG XL Project Authors.
 # fmt: off
-_WEIGHTS = torch.tensor([
+WEIGHTS = torch.tensor([
     0.0, 0.0007376606707406586, 0.0, 0.0, 0.0007793481682867309, 0.0,
     0.0, 0.0004371155730107379, 0.0, 1.1041726426657346, 0.00066284834129271, 0.00015231632783718752,
     0.0, 0.0016406437456599754, 0.0, 1.8422455520539298, 11.441172603757666, 0.0,
@@ -71,14 +74,14 @@ def _taps() -> list[float]:
     return ((own + np.linalg.pinv(moments) @ missing) @ cosines).tolist()
 
 
-_TAPS = _taps()
+TAPS = _taps()
 _LINEAR = np.array([v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in np.arange(256) / 255], "f4")
 
 
 def _xyb(linear: Tensor) -> Tensor:
     """Linear sRGB in 0..1 to the metric's X, Y and B - Y, each in about 0..1: float32 (3, H, W) both."""
-    cones = torch.einsum("ij,jhw->ihw", linear.new_tensor(_OPSIN), linear).add_(_BIAS).pow_(1 / 3)
-    long, middle, short = cones.sub_(_BIAS ** (1 / 3))
+    cones = torch.einsum("ij,jhw->ihw", linear.new_tensor(OPSIN), linear).add_(BIAS).pow_(1 / 3)
+    long, middle, short = cones.sub_(BIAS ** (1 / 3))
     y = (long + middle) / 2
     return torch.stack([(long - middle) * 7 + 0.42, y + 0.01, short - y + 0.55])
 
@@ -91,8 +94,8 @@ def _blur(plane: Tensor) -> Tensor:
     for dim in (1, 0):
         size, margin = plane.shape[dim], (_RADIUS - 1, _RADIUS - 1)
         padded = F.pad(plane, margin if dim else (0, 0, *margin))
-        plane = padded.narrow(dim, 0, size) * _TAPS[0]
-        for i, tap in enumerate(_TAPS[1:], 1):
+        plane = padded.narrow(dim, 0, size) * TAPS[0]
+        for i, tap in enumerate(TAPS[1:], 1):
             plane.add_(padded.narrow(dim, i, size), alpha=tap)
     return plane
 
@@ -113,13 +116,19 @@ def _norms(a: Tensor, b: Tensor) -> Tensor:
     m = (mean_a - mean_b).square_()
     variance = _blur((a - b).square_()) - m
     variances = _blur(a * a + b * b) - mean_a * mean_a - mean_b * mean_b
-    unlike = m + (1 - m) * variance / (variances + _C2)
+    unlike = m + (1 - m) * variance / (variances + C2)
     edges = (1 + (b - mean_b).abs_()) / (1 + (a - mean_a).abs_()) - 1
     found = []
     for values in (unlike, edges, -edges):
         values = values.clamp_(min=0)
         found.append([values.mean().item(), values.square().square_().mean().item() ** 0.25])
     return torch.tensor(found, dtype=torch.float64).T
+
+
+def polynomial(weighted: Number) -> Number:
+    """What becomes of the weighted norms, float or any shape; below 0 it counts as 0."""
+    d = 0.9562382616834844 * weighted
+    return 2.326765642916932 * d - 0.020884521182843837 * d**2 + 6.248496625763138e-05 * d**3
 
 
 @torch.no_grad()
@@ -138,6 +147,5 @@ def ssimulacra2(original: np.ndarray, distorted: np.ndarray) -> float | None:
     for scale in range(SCALES):
         pair = [_halved(linear) for linear in pair] if scale else pair
         norms.append(torch.stack([_norms(a, b) for a, b in zip(*map(_xyb, pair), strict=True)]))
-    distance = 0.9562382616834844 * (torch.stack(norms, dim=1).flatten() @ _WEIGHTS).item()
-    distance = 2.326765642916932 * distance - 0.020884521182843837 * distance**2 + 6.248496625763138e-05 * distance**3
-    return 100 - 10 * max(distance, 0.0) ** 0.6276336467831387
+    distance = (torch.stack(norms, dim=1).flatten() @ WEIGHTS).item()
+    return 100 - 10 * max(polynomial(distance), 0.0) ** 0.6276336467831387

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 from ckbd.model.config import SIZES
+from ckbd.training.distortion import Shares
 
 
 def crop_stages(crops: str) -> list[tuple[int, int]]:
@@ -79,7 +80,18 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--clip", type=_positive(float), default=1.0, help="gradient norm limit")
     parser.add_argument("--ema", type=float, default=0.9995)
-    parser.add_argument("--metric", choices=("mse", "ms-ssim"), default="mse")
+    parser.add_argument(
+        "--metric", choices=("mse", "ms-ssim"), default="mse", help="what errors are counted by (default %(default)s)"
+    )
+    parser.add_argument(
+        "--ms-ssim-share",
+        type=float,
+        metavar="SHARE",
+        help="of the loss is MS-SSIM, in place of --metric; the rest is squared error, or",
+    )
+    parser.add_argument(
+        "--ssimulacra2-share", type=float, default=0.0, metavar="SHARE", help="of the loss is SSIMULACRA2"
+    )
     parser.add_argument("--bf16", action="store_true", help="autocast outside the exact zone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=_positive(int))
@@ -92,6 +104,12 @@ def parser() -> argparse.ArgumentParser:
         "each crop size, and of noise and rounding, and gains about a tenth of a step)",
     )
     return parser
+
+
+def shares_of(args: argparse.Namespace) -> Shares:
+    """What errors are counted by; ValueError if it is more than all."""
+    alone = float(args.metric == "ms-ssim")
+    return Shares(alone if args.ms_ssim_share is None else args.ms_ssim_share, args.ssimulacra2_share)
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:

@@ -27,6 +27,7 @@ from ckbd.papers import file as variantfile
 from ckbd.papers.variant import Variant, VariantConfig
 from ckbd.training import start
 from ckbd.training.data import Crops
+from ckbd.training.distortion import Shares
 from ckbd.training.options import crop_stages
 from ckbd.training.steps import draw_qualities, loss_of
 from ckbd.training.train import cut_log, learning_rate
@@ -204,7 +205,7 @@ def run(recipe: Recipe, quiet: bool = False) -> Path:
             only = draw_mask(config.taps, recipe.seed, step).to(recipe.device) if config.supernet else None
             with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.bf16):
                 result = model(x, quality, recipe.rate, recipe.latent, only)
-            parts = loss_of(result, x, model.lmbda(quality), recipe.metric, balance)
+            parts = loss_of(result, x, model.lmbda(quality), Shares(float(recipe.metric == "ms-ssim")), balance)
             optimiser.zero_grad(set_to_none=True)
             parts["loss"].backward()
             torch.nn.utils.clip_grad_norm_(weights, recipe.clip)

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from ckbd.model.model import Checkerboard
 from ckbd.training.compiled import compiled
+from ckbd.training.distortion import Shares, distortion
 from ckbd.training.optim import Muon
 
 THIRDS = (0, 34), (34, 67), (67, 100)  # of the qualities: above, and at most
@@ -24,22 +25,17 @@ SUMS = 8  # loss, bpp, and sum and count of the PSNRs of the lower, middle and u
 WARM_UP = 3  # steps before a capture: libraries allocate and choose in their first calls
 
 
-def loss_of(out: dict[str, Tensor], x: Tensor, lmbda: Tensor, metric: str, balance: float) -> dict[str, Tensor]:
+def loss_of(out: dict[str, Tensor], x: Tensor, lmbda: Tensor, shares: Shares, balance: float) -> dict[str, Tensor]:
     """Per-image bpp and mse (B,), and the scalar loss: mean of (bpp + lmbda D) / (lmbda / balance)^0.5.
 
-    D is 255^2 MSE, or 4000 (1 - MS-SSIM), which asks for about the same rate. Bits grow roughly as lmbda^0.5, so
-    the division lets every quality pull on the shared weights with about the same force; the optimum at each single
-    quality is unchanged by it. x: (B, 3, H, W); lmbda: (B,).
+    D is ckbd.training.distortion's. Bits grow roughly as lmbda^0.5, so the division lets every quality pull on the
+    shared weights with about the same force; the optimum at each single quality is unchanged by it. x: (B, 3, H, W);
+    lmbda: (B,).
     """
     bpp = (out["bits_y"] + out["bits_z"]) / (x.shape[2] * x.shape[3])
     mse = (out["x_hat"] - x).square().flatten(1).mean(1)
-    if metric == "mse":
-        distortion = 255.0**2 * mse
-    else:
-        from pytorch_msssim import ms_ssim
-
-        distortion = 4000 * (1 - ms_ssim(out["x_hat"].clamp(0, 1), x, data_range=1.0, size_average=False))
-    loss = ((bpp + lmbda * distortion) * (balance / lmbda) ** 0.5).mean()
+    errors = distortion(out["x_hat"], x, mse, shares)
+    loss = ((bpp + lmbda * errors) * (balance / lmbda) ** 0.5).mean()
     return {"loss": loss, "bpp": bpp, "mse": mse}
 
 
@@ -104,6 +100,7 @@ class Stepper:
 
     draw: (count, size) -> x (count, 3, size, size); on the model's device, if steps are to be graphs. compile:
     through torch.compile, which takes its time at the first step of each kind; compiled.refusal says where it cannot.
+    shares: of what errors are counted by.
     """
 
     def __init__(
@@ -113,14 +110,14 @@ class Stepper:
         optimisers: list[torch.optim.Optimizer],
         draw: Callable[[int, int], Tensor],
         *,
-        metric: str = "mse",
+        shares: Shares = Shares(),  # noqa: B008  # frozen
         clip: float = 1.0,
         bf16: bool = False,
         graphs: bool = False,
         compile: bool = False,
     ):
         self.model, self.optimisers, self.draw = model, optimisers, draw
-        self.metric, self.clip, self.bf16 = metric, clip, bf16
+        self.shares, self.clip, self.bf16 = shares, clip, bf16
         self.weights: list[Tensor] = list(model.parameters())
         self.averaged: list[Tensor] = list(average.parameters())
         self.device = self.weights[0].device
@@ -183,7 +180,7 @@ class Stepper:
             halves = dict(zip(self.halved, _Halves.apply(*(weights[name] for name in self.halved)), strict=True))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             out = functional_call(self.model, halves, (x, quality), {"noise": noise})
-        parts = loss_of(out, x, self.model.lmbda(quality), self.metric, self.balance)
+        parts = loss_of(out, x, self.model.lmbda(quality), self.shares, self.balance)
         with torch.no_grad():
             return parts["loss"], seen(parts, quality)
 

@@ -51,8 +51,8 @@ def train(args: argparse.Namespace, ready: Callable[[], object] = lambda: None) 
     out_dir = Path(args.out)
     out_dir.mkdir(parents=True, exist_ok=True)
     stages = options.crop_stages(args.crops)
-    if args.metric == "ms-ssim" and min(size for size, _ in stages) < 192:
-        raise ValueError(f"crops: MS-SSIM needs at least 192 pixels, got {args.crops}")
+    shares = options.shares_of(args)
+    shares.check(min(size for size, _ in stages))
     first = start.model_of(args.init) if args.init else None
     config = first.config if first else Config()
     if args.config:
@@ -83,7 +83,7 @@ def train(args: argparse.Namespace, ready: Callable[[], object] = lambda: None) 
         average,
         optimisers,
         draw,
-        metric=args.metric,
+        shares=shares,
         clip=args.clip,
         bf16=args.bf16,
         graphs=on_gpu and not args.no_graph,

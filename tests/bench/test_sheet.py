@@ -143,9 +143,10 @@ def test_the_command_writes_sheets_and_tables(tmp_path, tiny_path, monkeypatch, 
         assert f"{option}: expected some of" in capsys.readouterr().err
 
 
-def test_the_card_shows_what_the_command_writes():
+def test_the_card_shows_what_the_commands_write():
     written = {f"model/{photo.name}.png" for photo in sheet.PHOTOS}
     written |= {f"model/failures-{group}.png" for group in hard_pictures.HARD}
+    written |= {f"model/beside-{photo.name}.png" for photo in sheet.PHOTOS}  # of bench.sheets.beside
     card = " ".join((ROOT / "docs/model-card.md").read_text().split())
     assert set(re.findall(r"!\[[^\]]*\]\(([^)]+)\)", card)) == written
     for photo in sheet.PHOTOS:

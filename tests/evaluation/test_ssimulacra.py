@@ -134,7 +134,7 @@ def test_scores_are_those_of_the_reference(name, one_thread):
 
 def defined(a, b):
     """The definition word for word, in float64."""
-    taps = np.array(ssimulacra._TAPS)
+    taps = np.array(ssimulacra.TAPS)
 
     def blur(planes):
         for axis in (0, 1):
@@ -146,7 +146,7 @@ def defined(a, b):
         return (linear[::2, ::2] + linear[1::2, ::2] + linear[::2, 1::2] + linear[1::2, 1::2]) / 4
 
     def xyb(linear):
-        cones = np.cbrt(linear @ np.array(ssimulacra._OPSIN).T + ssimulacra._BIAS) - np.cbrt(ssimulacra._BIAS)
+        cones = np.cbrt(linear @ np.array(ssimulacra.OPSIN).T + ssimulacra.BIAS) - np.cbrt(ssimulacra.BIAS)
         x, y = (cones[..., 0] - cones[..., 1]) / 2, (cones[..., 0] + cones[..., 1]) / 2
         return np.stack([14 * x + 0.42, y + 0.01, cones[..., 2] - y + 0.55], axis=-1)
 
@@ -162,7 +162,7 @@ def defined(a, b):
         for i, one in enumerate((unlike, edges, -edges)):
             one = np.maximum(one, 0)
             norms[:, scale, 0, i], norms[:, scale, 1, i] = one.mean((0, 1)), (one**4).mean((0, 1)) ** 0.25
-    distance = 0.9562382616834844 * float(norms.ravel() @ ssimulacra._WEIGHTS.numpy())
+    distance = 0.9562382616834844 * float(norms.ravel() @ ssimulacra.WEIGHTS.numpy())
     distance = 2.326765642916932 * distance - 0.020884521182843837 * distance**2 + 6.248496625763138e-05 * distance**3
     return 100 - 10 * max(distance, 0) ** 0.6276336467831387
 
@@ -191,7 +191,7 @@ def test_small_pictures_have_no_score():
 
 
 def test_the_blur_is_a_gaussian_s_with_zeros_outside():
-    taps = np.array(ssimulacra._TAPS)
+    taps = np.array(ssimulacra.TAPS)
     n = np.arange(-4, 5)
     assert len(taps) == 9 and taps.sum() == pytest.approx(1) and taps @ n**2 == pytest.approx(1.5**2)
     assert np.abs(taps - np.exp(-0.5 * (n / 1.5) ** 2) / np.sqrt(2 * np.pi) / 1.5).max() < 0.002

@@ -41,7 +41,7 @@ def test_names_and_paths(shelves, tmp_path, monkeypatch):
     monkeypatch.chdir(first)
     assert places.find("tiny.safetensors").samefile(first / "tiny.safetensors"), "a suffix makes it a path"
     for wrong in ("nobody", "first/tiny", "other.safetensors", tmp_path, tmp_path / "first"):
-        with pytest.raises(FileNotFoundError, match=r"no such file or model \(known: small, base, tiny\)"):
+        with pytest.raises(FileNotFoundError, match=r"no such file or model \(known: small, base, visual, tiny\)"):
             places.find(wrong)
     monkeypatch.setenv("CKBD_MODELS", "")
     assert places.folders() == [places.MODELS]

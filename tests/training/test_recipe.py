@@ -111,7 +111,6 @@ def test_options_train_and_what_comes_out_codes(data, tmp_path, changes):
 
 
 def test_ms_ssim_trains(data, tmp_path):
-    pytest.importorskip("pytorch_msssim")
     Image.fromarray(textured(200, 200)).save(tmp_path / "large.png")
     run(Recipe(**recipe(tmp_path, tmp_path / "run", metric="ms-ssim", crops="192x1", steps=1)), quiet=True)
     assert np.isfinite(float(log(tmp_path / "run").splitlines()[1].split(",")[2]))

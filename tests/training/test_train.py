@@ -89,22 +89,24 @@ def test_training_starts_from_another_runs_weights(folder, tmp_path, monkeypatch
     assert all(torch.allclose(a["average"][n], b["model"][n], atol=1e-9) for n in a["average"])
 
 
-@pytest.mark.parametrize("metric", ["mse", "ms-ssim"])
-def test_training_lowers_the_loss_and_exports_a_model_that_runs(folder, tmp_path, monkeypatch, metric):
-    if metric == "ms-ssim":
-        pytest.importorskip("pytorch_msssim")
+@pytest.mark.parametrize(
+    "options",
+    ["--metric mse", "--metric ms-ssim", "--ms-ssim-share 0.2 --ssimulacra2-share 0.5 --bf16"],
+    ids=["mse", "ms-ssim", "all"],
+)
+def test_training_lowers_the_loss_and_exports_a_model_that_runs(folder, tmp_path, monkeypatch, options):
+    mse = options == "--metric mse"
+    if not mse:
         folder = tmp_path / "large"
         folder.mkdir()
         Image.fromarray(textured(200, 200)).save(folder / "a.png")
         (folder / "tiny.json").write_text(json.dumps(dataclasses.asdict(TINY)))
-    more = ["--metric", metric, "--export", str(tmp_path / "m.safetensors"), "--lr", "1e-2", "--fit-tables", "0"]
-    more += ["--crops", "192x2"] if metric == "ms-ssim" else []
-    losses = [
-        float(v)
-        for _, v in run(folder, tmp_path / "r", 120 if metric == "mse" else 4, *more, monkeypatch=monkeypatch)
-    ]
+    more = [*options.split(), "--export", str(tmp_path / "m.safetensors"), "--lr", "1e-2", "--fit-tables", "0"]
+    more += [] if mse else ["--crops", "192x2"]
+    rows = run(folder, tmp_path / "r", 120 if mse else 4, *more, monkeypatch=monkeypatch)
+    losses = [float(v) for _, v in rows]
     assert np.isfinite(losses).all()
-    if metric == "mse":
+    if mse:
         assert np.mean(losses[-30:]) < 0.9 * np.mean(losses[:30])
     codec = ckbd.load(tmp_path / "m.safetensors")
     (image,) = codec.decode(codec.encode([textured(50, 70)], quality=90))
@@ -151,6 +153,11 @@ def test_another_config_cannot_resume(folder, tmp_path, monkeypatch, capsys):
         (["--data", __file__], "neither a folder nor a tar file"),
         (["--config", __file__], "config: "),
         (["--metric", "ms-ssim", "--crops", "64x2"], "MS-SSIM needs at least 192 pixels"),
+        (["--ms-ssim-share", "0.1", "--crops", "128x2"], "MS-SSIM needs at least 192 pixels, got 128"),
+        (["--ssimulacra2-share", "0.1", "--crops", "64x2"], "SSIMULACRA2 needs at least 128 pixels, got 64"),
+        (["--ms-ssim-share", "1.5"], "ms_ssim: expected a share from 0 to 1, got 1.5"),
+        (["--ssimulacra2-share", "nan"], "ssimulacra2: expected a share from 0 to 1"),
+        (["--metric", "ms-ssim", "--ssimulacra2-share", "0.1"], "shares: expected 1 at the most together"),
         (["--export", "/nonexistent/model.safetensors"], "export: expected a name in .safetensors in a folder that"),
         (["--export", "small"], "export: expected a name in .safetensors"),
         (["--device", "nonsense"], "device 'nonsense'"),
