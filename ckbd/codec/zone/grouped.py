@@ -78,5 +78,5 @@ class Grouped(Zone[GroupedState]):
 
     def latents(self, state: GroupedState) -> list[Tensor]:
         groups = [zone.latents(part) for zone, part in zip(self.zones, state.parts, strict=True)]
-        one = torch.channels_last
-        return [torch.cat(parts, 1).contiguous(memory_format=one) for parts in zip(*groups, strict=True)]
+        pictures = (torch.cat(parts, 1) for parts in zip(*groups, strict=True))
+        return [y_hat.contiguous(memory_format=torch.channels_last) for y_hat in pictures]
