@@ -140,6 +140,20 @@ def test_helpers_are_alone_and_the_process_notices_nothing():
         torch.set_num_threads(before)
 
 
+def test_a_thread_begun_while_denormals_were_flushed_does_not_keep_that():
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor has no such mode")
+    try:
+        threads = machine.executor(1)
+        held = torch.tensor([1e-30], dtype=torch.float32)
+        assert held.mul(1e-10).item() == 0
+        found = threads.submit(lambda: held.mul(1e-10).item()).result()
+    finally:
+        torch.set_flush_denormal(False)
+        machine.end(threads)
+    assert found > 0
+
+
 def test_loading_and_decoding_leave_pytorchs_threads_as_they_are(tiny_path):
     before = torch.get_num_threads()
     codec = ckbd.load(tiny_path, threads=before + 1)
