@@ -20,6 +20,8 @@
 #include <string>
 #include <vector>
 
+#include "common/once.h"
+
 namespace ckbd::ans {
 
 constexpr uint64_t kLow = uint64_t{1} << 31;
@@ -157,8 +159,11 @@ void encode(const Tables& tables, const float* x, const float* means, const int3
 void check(const Tables& tables, const int32_t* symbols, const int32_t* indexes, size_t n);
 
 [[noreturn]] void refuse_index(size_t rows, int32_t index, size_t at);
-inline void check_index(size_t rows, int32_t index, size_t at) {
+// Number `at` of indexes, one of so many rows.
+inline size_t index_of(const int32_t* indexes, size_t at, size_t rows) {
+  const int32_t index = once(indexes + at);
   if (static_cast<uint32_t>(index) >= rows) refuse_index(rows, index, at);
+  return static_cast<size_t>(index);
 }
 
 // ---- decoding

@@ -96,7 +96,7 @@ constexpr size_t kBlock = 512, kStep = 16;
 bool in_runs(const DecodeRow* rows, size_t count, const int32_t* indexes, size_t n) {
   size_t likely = 0, changes = 0;
   for (size_t i = 1; i < n; i += kStep) {
-    const uint32_t a = static_cast<uint32_t>(indexes[i - 1]), b = static_cast<uint32_t>(indexes[i]);
+    const uint32_t a = static_cast<uint32_t>(once(indexes + i - 1)), b = static_cast<uint32_t>(once(indexes + i));
     if (a >= count || b >= count) return false;
     likely += rows[a].likely;
     changes += rows[a].likely != rows[b].likely;
@@ -136,8 +136,8 @@ Cursor decode_block(const Tables& tables, const Reader& reader, Cursor c, const 
     return now;
   };
   for (size_t i = begin; i < end; ++i) {
-    check_index(count, indexes[i], i);
-    const DecodeRow& row = rows[indexes[i]];
+    const size_t index = index_of(indexes, i, count);
+    const DecodeRow& row = rows[index];
     const uint32_t slot = static_cast<uint32_t>(c.x) & (kTotal - 1);
     const uint64_t high = c.x >> kBits;
     if (guess && row.likely && slot - row.start < row.freq) {
@@ -149,7 +149,7 @@ Cursor decode_block(const Tables& tables, const Reader& reader, Cursor c, const 
       const uint32_t within = slot - bucket.start;
       if (within >= uint32_t{bucket.first} + bucket.second) {
         Reader now = here();
-        const Row& slow = tables.rows()[indexes[i]];
+        const Row& slow = tables.rows()[index];
         out.put(i, get(now, slow, i, before(slow, bucket.value, slot)));
         c = {now.state, now.at};
         continue;

@@ -130,7 +130,7 @@ namespace {
 
 struct Integers {
   const int32_t* symbols;
-  int32_t operator[](size_t i) const { return symbols[i]; }
+  int32_t operator[](size_t i) const { return once(symbols + i); }
 };
 
 // Waiting for the state leaves time to round.
@@ -150,11 +150,10 @@ struct Latents {
 template <class Symbols>
 void check_all(const Tables& tables, Symbols symbols, const int32_t* indexes, size_t n) {
   for (size_t i = 0; i < n; ++i) {
-    check_index(tables.count(), indexes[i], i);
-    const EncodeRow& row = tables.encode_rows()[indexes[i]];
-    if (static_cast<uint32_t>(minus(symbols[i], row.offset)) >= row.fast) {
-      parts_of(tables.rows()[indexes[i]], symbols[i], i);
-    }
+    const size_t index = index_of(indexes, i, tables.count());
+    const EncodeRow& row = tables.encode_rows()[index];
+    const int32_t number = symbols[i];
+    if (static_cast<uint32_t>(minus(number, row.offset)) >= row.fast) parts_of(tables.rows()[index], number, i);
   }
 }
 
@@ -168,14 +167,14 @@ void encode_all(const Tables& tables, Symbols symbols, const int32_t* indexes, s
     uint64_t x = writer.state;
     uint32_t* at = writer.at;
     for (size_t i = end; i-- > begin;) {
-      check_index(count, indexes[i], i);
-      const EncodeRow& row = rows[indexes[i]];
+      const size_t index = index_of(indexes, i, count);
+      const EncodeRow& row = rows[index];
       const int32_t number = symbols[i];
       const uint32_t value = static_cast<uint32_t>(minus(number, row.offset));
       if (value >= row.fast) {
         writer.state = x;
         writer.at = at;
-        put(writer, parts_of(tables.rows()[indexes[i]], number, i));
+        put(writer, parts_of(tables.rows()[index], number, i));
         x = writer.state;
         at = writer.at;
         continue;

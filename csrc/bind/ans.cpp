@@ -25,7 +25,7 @@ TableArrays table_arrays(const py::object& cdfs, const py::object& sizes, const 
 
 AnsTables make_tables(const py::object& cdfs, const py::object& sizes, const py::object& offsets) {
   const TableArrays from = table_arrays(cdfs, sizes, offsets);
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   return std::make_shared<Tables>(from.cdfs.data, from.n, from.m, from.sizes.data, from.offsets.data);
 }
 
@@ -36,7 +36,7 @@ bool matches(const Tables& tables, const py::object& cdfs, const py::object& siz
   const auto o = array<const int32_t>("offsets", offsets, {-1});
   const size_t n = static_cast<size_t>(c.view->shape[0]), m = static_cast<size_t>(c.view->shape[1]);
   if (s.size != n || o.size != n) return false;
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   return tables.matches(c.data, n, m, s.data, o.data);
 }
 
@@ -71,7 +71,7 @@ template <class Task>
 void run_batch(size_t count, size_t threads, Task task) {
   std::vector<std::exception_ptr> errors(count);
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     ckbd::run_tasks(count, threads, [&](size_t b) {
       try {
         task(b);
@@ -110,7 +110,7 @@ template <class Decode>
 void read(size_t count, size_t n, const py::object& streams, Memory memory, const py::object& threads,
           Decode decode) {
   std::vector<Array<const uint8_t>> held;
-  for (const py::handle& one : sequence_of("streams", streams)) {
+  for (const py::object& one : items_of("streams", streams)) {
     held.push_back(bytes("streams[" + std::to_string(held.size()) + "]", one));
     memory.add(held.back());
   }
@@ -227,8 +227,8 @@ void decode_rows(const py::object& cdfs, const py::object& stream, const py::obj
 
 PYBIND11_MODULE(_ans, m) {
   m.doc() = "The entropy coder of CompressAI's streams; ckbd/_ans.pyi describes it.";
-  py::class_<Tables, AnsTables>(m, "Tables")
-      .def(py::init(&make_tables), py::arg("cdfs"), py::arg("sizes"), py::arg("offsets"))
+  Class<Tables, AnsTables>(m, "Tables")
+      .init_by(&make_tables, py::arg("cdfs"), py::arg("sizes"), py::arg("offsets"))
       .def("matches", &matches, py::arg("cdfs"), py::arg("sizes"), py::arg("offsets"));
   m.def("encode", &encode, py::arg("tables"), py::arg("symbols"), py::arg("indexes"));
   m.def("decode", &decode, py::arg("tables"), py::arg("stream"), py::arg("indexes"), py::arg("out"));

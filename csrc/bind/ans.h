@@ -22,7 +22,7 @@ inline py::bytes as_bytes(const std::string& bytes) { return py::bytes(bytes.dat
 template <class Run>
 auto without_gil(Run run) {
   try {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     return run();
   } catch (const ckbd::ans::Refused& refused) {
     raise_refused(refused);

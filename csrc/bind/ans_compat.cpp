@@ -27,8 +27,8 @@ void add_parts(std::vector<Parts>& parts, const Ints& symbols, const Ints& index
   const size_t before = parts.size();
   try {
     for (size_t i = 0; i < symbols.size(); ++i) {
-      ckbd::ans::check_index(rows.size(), indexes[i], i);
-      parts.push_back(ckbd::ans::parts_of(rows[indexes[i]], symbols[i], i));
+      const Row& row = rows[ckbd::ans::index_of(indexes.data(), i, rows.size())];
+      parts.push_back(ckbd::ans::parts_of(row, symbols[i], i));
     }
   } catch (...) {
     parts.resize(before);
@@ -53,8 +53,7 @@ Ints read(Reader& reader, const Ints& indexes, const KeptTables::View& tables) {
   }
   Reader now = reader;
   for (size_t i = 0; i < indexes.size(); ++i) {
-    ckbd::ans::check_index(tables.rows.size(), indexes[i], i);
-    out[i] = ckbd::ans::get(now, tables.rows[indexes[i]], i);
+    out[i] = ckbd::ans::get(now, tables.rows[ckbd::ans::index_of(indexes.data(), i, tables.rows.size())], i);
   }
   reader = now;
   return out;
@@ -143,15 +142,15 @@ void bind_ans_compat(py::module_& m) {
     }
   });
   // Arguments have no names, as upstream's have none.
-  py::class_<BufferedRansEncoder>(m, "BufferedRansEncoder")
-      .def(py::init<>())
+  Class<BufferedRansEncoder>(m, "BufferedRansEncoder")
+      .init()
       .def("encode_with_indexes", &BufferedRansEncoder::encode_with_indexes)
       .def("flush", &BufferedRansEncoder::flush);
-  py::class_<RansEncoder>(m, "RansEncoder")
-      .def(py::init<>())
+  Class<RansEncoder>(m, "RansEncoder")
+      .init()
       .def("encode_with_indexes", &RansEncoder::encode_with_indexes);
-  py::class_<RansDecoder>(m, "RansDecoder")
-      .def(py::init<>())
+  Class<RansDecoder>(m, "RansDecoder")
+      .init()
       .def("set_stream", &RansDecoder::set_stream)
       .def("decode_stream", &RansDecoder::decode_stream)
       .def("decode_with_indexes", &RansDecoder::decode_with_indexes);

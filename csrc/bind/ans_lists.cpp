@@ -33,13 +33,7 @@ bool is_sequence(const py::handle& list) {
 template <class Add>
 void each_of(const char* name, const char* expected, const py::handle& list, Add add) {
   if (!is_sequence(list)) raise_type(name, expected, list);
-  const py::ssize_t n = PySequence_Size(list.ptr());
-  if (n < 0) throw py::error_already_set();
-  for (py::ssize_t i = 0; i < n; ++i) {
-    const auto item = py::reinterpret_steal<py::object>(PySequence_GetItem(list.ptr(), i));
-    if (!item) throw py::error_already_set();
-    add(item);
-  }
+  ckbd_python::each_of(list, [](size_t) {}, add);
 }
 
 template <class T>
@@ -47,7 +41,7 @@ std::vector<T> values_of(const char* name, const char* expected, const py::handl
   std::vector<T> values;
   each_of(name, expected, list, [&](const py::object& item) {
     py::detail::make_caster<T> caster;
-    if (!caster.load(item, true)) raise_type(name, expected, item);
+    if (!asking_for_gil([&] { return caster.load(item, true); })) raise_type(name, expected, item);
     values.push_back(py::detail::cast_op<T>(caster));
   });
   return values;

@@ -54,7 +54,7 @@ void scale_indexes(const py::object& scales, const py::object& table, double bou
   if (t.size < 1 || t.size > (1u << 24)) refuse("table", "1..2^24 entries", std::to_string(t.size));
   check_ans_apart("out", o, s);
   const Quantizer& quantizer = quantizer_for(isa);
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const float least = static_cast<float>(bound);
   if (std::isnan(least)) {
     std::fill_n(o.data, o.size, static_cast<int32_t>(t.size - 1));
@@ -74,7 +74,7 @@ void symbols_of(const py::object& x, const py::object& means, const py::object& 
     m = array<const float>("means", means, {from.view->shape[0]});
     check_ans_apart("out", o, m);
   }
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   quantizer.symbols_of(from.data, m.data, from.size, o.data);
 }
 

@@ -13,7 +13,8 @@ using ckbd::ans::Writer;
 // Steps are kept until flush(), as what comes last is coded first.
 class Encoder {
  public:
-  void push(const AnsTables& tables, const py::object& symbols, const py::object& indexes) {
+  void push(const py::object& given, const py::object& symbols, const py::object& indexes) {
+    const AnsTables tables = shared<Tables>("tables", given);
     const auto s = array<const int32_t>("symbols", symbols, {-1});
     const auto i = array<const int32_t>("indexes", indexes, {s.view->shape[0]});
     without_gil([&] {
@@ -90,12 +91,12 @@ class Decoder {
 }  // namespace
 
 void bind_ans_stateful(py::module_& m) {
-  py::class_<Encoder>(m, "Encoder")
-      .def(py::init<>())
-      .def("push", &Encoder::push, py::arg("tables").none(false), py::arg("symbols"), py::arg("indexes"))
+  Class<Encoder>(m, "Encoder")
+      .init()
+      .def("push", &Encoder::push, py::arg("tables"), py::arg("symbols"), py::arg("indexes"))
       .def("flush", &Encoder::flush);
-  py::class_<Decoder>(m, "Decoder")
-      .def(py::init<const py::object&>(), py::arg("stream"))
+  Class<Decoder>(m, "Decoder")
+      .init<const py::object&>(py::arg("stream"))
       .def("decode", &Decoder::decode, py::arg("tables"), py::arg("indexes"), py::arg("out"));
 }
 

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "bind/arrays.h"
+#include "bind/classes.h"
+#include "bind/gil.h"
 #include "common/pool.h"
 
 namespace ckbd_python {
@@ -44,7 +46,7 @@ class Memory {
 template <class Kind>
 const Kind& named_isa(const std::vector<const Kind*>& all, const py::object& isa) {
   if (isa.is_none()) return *all.back();
-  const std::string name = py::str(isa);
+  const std::string name = asking_for_gil([&] { return py::str(isa); });
   std::string names;
   for (const Kind* one : all) {
     if (name == one->name) return *one;
@@ -70,9 +72,17 @@ inline size_t threads_for(const py::object& threads, size_t elements) {
   return elements < kSmall ? 1 : asked;
 }
 
-inline py::sequence sequence_of(const std::string& name, const py::handle& object) {
+// The items of a sequence, as each_of() has them.
+template <class Check>
+std::vector<py::object> items_of(const std::string& name, const py::handle& object, Check check) {
   if (!py::isinstance<py::sequence>(object)) refuse(name, "a sequence", type_name(object));
-  return py::reinterpret_borrow<py::sequence>(object);
+  std::vector<py::object> items;
+  each_of(object, check, [&](py::object item) { items.push_back(std::move(item)); });
+  return items;
+}
+
+inline std::vector<py::object> items_of(const std::string& name, const py::handle& object) {
+  return items_of(name, object, [](size_t) {});
 }
 
 }  // namespace ckbd_python

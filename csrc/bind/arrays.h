@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "bind/gil.h"
+
 namespace ckbd_python {
 
 namespace py = pybind11;
@@ -39,7 +41,8 @@ using View = std::unique_ptr<Py_buffer, Release>;
 
 inline View buffer_of(const py::handle& object) {
   auto view = std::make_unique<Py_buffer>();
-  if (PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_STRIDES | PyBUF_FORMAT)) throw py::error_already_set();
+  const auto get = [&] { return PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_STRIDES | PyBUF_FORMAT); };
+  if (asking_for_gil(get)) throw py::error_already_set();
   return View(view.release());
 }
 
@@ -47,27 +50,22 @@ inline const char* format_of(const Py_buffer& view) { return view.format == null
 
 inline std::vector<py::ssize_t> shape_of(const Py_buffer& view) { return {view.shape, view.shape + view.ndim}; }
 
+// The formats of T in native order; that of them whose items have its size, which is another on other systems, is it.
 template <class T>
-constexpr const char* kFormat = std::is_floating_point_v<T> ? "f"
-                                : sizeof(T) == 8            ? "q"
-                                : sizeof(T) == 4            ? "i"
-                                : sizeof(T) == 2            ? "h"
-                                : std::is_signed_v<T>       ? "b"
-                                                            : "B";
+constexpr const char* kFormats = std::is_floating_point_v<T> ? "f" : std::is_signed_v<T> ? "bhilq" : "BHILQ";
 
 template <class T>
 bool has_type(const Py_buffer& view) {
-  if (view.itemsize != sizeof(T)) return false;
-  // Two types of C may have 64 bits.
-  return std::strcmp(format_of(view), kFormat<T>) == 0 || (sizeof(T) == 8 && std::strcmp(format_of(view), "l") == 0);
+  const char* const format = format_of(view);
+  return view.itemsize == sizeof(T) && std::strlen(format) == 1 && std::strchr(kFormats<T>, format[0]) != nullptr;
 }
 
 // A contiguous array that Python owns. The view keeps it alive and in place.
 template <class T>
 struct Array {
   View view;
-  T* data;
-  size_t size;  // elements
+  T* data = nullptr;
+  size_t size = 0;  // elements
 };
 
 inline std::string type_name(const py::handle& object) { return py::str(py::type::of(object).attr("__name__")); }
@@ -86,20 +84,31 @@ View view_of(const std::string& name, const Expected& expected, const py::handle
       refuse(name, expected(), "one without a buffer (" + std::string(py::str(error.value())) + ")");
     }
   }
-  if (!py::hasattr(object, "numpy") || !py::hasattr(object, "data_ptr")) refuse(name, expected(), type_name(object));
+  const auto has = [&](const char* what) {
+    return asking_for_gil([&] { return PyObject_HasAttrString(object.ptr(), what); });
+  };
+  if (!has("numpy") || !has("data_ptr")) refuse(name, expected(), type_name(object));
   try {
-    return buffer_of(object.attr("numpy")());
+    PyObject* const made = asking_for_gil([&] { return PyObject_CallMethod(object.ptr(), "numpy", nullptr); });
+    if (made == nullptr) throw py::error_already_set();
+    return buffer_of(py::reinterpret_steal<py::object>(made));
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError) && !error.matches(PyExc_RuntimeError)) throw;
     refuse(name, expected(), "a tensor that is none (" + std::string(py::str(error.value())) + ")");
   }
 }
 
+// A copy, of what is checked before it is used: another thread may write to the caller's.
+template <class T>
+std::vector<std::remove_const_t<T>> copy_of(const Array<T>& array) {
+  return {array.data, array.data + array.size};
+}
+
 template <class T>
 constexpr const char* kTypeName = std::is_floating_point_v<T> ? "float32"
                                   : sizeof(T) == 8            ? "int64"
                                   : sizeof(T) == 4            ? "int32"
-                                  : sizeof(T) == 2            ? "int16"
+                                  : sizeof(T) == 2            ? (std::is_signed_v<T> ? "int16" : "uint16")
                                   : std::is_signed_v<T>       ? "int8"
                                                               : "uint8";
 
@@ -143,13 +152,27 @@ inline Array<const uint8_t> bytes(const std::string& name, const py::handle& obj
 // Any integer, numpy's too.
 inline py::ssize_t integer(const std::string& name, const py::handle& object) {
   if (!PyIndex_Check(object.ptr())) refuse(name, "an integer", type_name(object));
-  const py::ssize_t value = PyNumber_AsSsize_t(object.ptr(), PyExc_OverflowError);
+  const py::ssize_t value = asking_for_gil([&] { return PyNumber_AsSsize_t(object.ptr(), PyExc_OverflowError); });
   if (value == -1 && PyErr_Occurred()) {
     if (!PyErr_ExceptionMatches(PyExc_OverflowError)) throw py::error_already_set();
     PyErr_Clear();
     refuse(name, "an integer of 64 bits", py::str(object));
   }
   return value;
+}
+
+// Of a sequence, whose length check(n) may refuse. Length and items are asked for once each: it may be Python's code
+// that answers, and otherwise the next time.
+template <class Check, class Add>
+void each_of(const py::handle& sequence, Check check, Add add) {
+  const py::ssize_t n = asking_for_gil([&] { return PySequence_Size(sequence.ptr()); });
+  if (n < 0) throw py::error_already_set();
+  check(static_cast<size_t>(n));
+  for (py::ssize_t i = 0; i < n; ++i) {
+    PyObject* const item = asking_for_gil([&] { return PySequence_GetItem(sequence.ptr(), i); });
+    if (item == nullptr) throw py::error_already_set();
+    add(py::reinterpret_steal<py::object>(item));
+  }
 }
 
 inline int in_range(const std::string& name, py::ssize_t value, int low, int high) {

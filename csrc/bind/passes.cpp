@@ -38,8 +38,9 @@ struct Rows {
 
 // The rows of a map that a call is about.
 Rows rows_of(const py::object& rows, size_t most) {
-  const auto pair = sequence_of("rows", rows);
-  if (pair.size() != 2) refuse("rows", "(first, last)", std::to_string(pair.size()) + " numbers");
+  const std::vector<py::object> pair = items_of("rows", rows, [](size_t n) {
+    if (n != 2) refuse("rows", "(first, last)", std::to_string(n) + " numbers");
+  });
   const py::ssize_t first = integer("rows", pair[0]), last = integer("rows", pair[1]);
   if (first < 0 || last < first || static_cast<size_t>(last) > most) {
     refuse("rows", "0 <= first <= last <= " + std::to_string(most),
@@ -61,10 +62,16 @@ void check_apart(const std::string& name, const Read&... arrays) {
   memory.check(name);
 }
 
-Array<const int32_t> shifts(const py::object& shift, py::ssize_t n) {
-  auto s = array<const int32_t>("shift", shift, {n});
-  for (size_t i = 0; i < s.size; ++i) in_range("shift", s.data[i], 0, 31);
-  return s;
+struct Shifts {
+  Array<const int32_t> given;
+  std::vector<int32_t> own;  // checked
+};
+
+Shifts shifts(const py::object& shift, py::ssize_t n) {
+  auto given = array<const int32_t>("shift", shift, {n});
+  auto own = copy_of(given);
+  for (const int32_t one : own) in_range("shift", one, 0, 31);
+  return {std::move(given), std::move(own)};
 }
 
 void gather(const py::object& x, const py::object& height, const py::object& taps, const py::object& outside,
@@ -80,13 +87,14 @@ void gather(const py::object& x, const py::object& height, const py::object& tap
   if (begin + count * channels > stride) {
     refuse("out", "room for " + std::to_string(begin + count * channels) + " channels", std::to_string(stride));
   }
-  for (size_t i = 0; i < t.size; ++i) in_range("taps", t.data[i], -kMost, kMost);
+  const auto steps = copy_of(t);
+  for (const int32_t step : steps) in_range("taps", step, -kMost, kMost);
   check_apart("out", o, from, t, border);
   const Passes& passes = passes_for(isa);
   const Map map{height_of(height, all), width, channels};
   static_assert(sizeof(Tap) == 3 * sizeof(int32_t));
-  const py::gil_scoped_release release;
-  passes.gather(from.data, map, reinterpret_cast<const Tap*>(t.data), count, border.data, r.first, r.last,
+  const WithoutGil released;
+  passes.gather(from.data, map, reinterpret_cast<const Tap*>(steps.data()), count, border.data, r.first, r.last,
                 o.data + begin, stride);
 }
 
@@ -104,9 +112,10 @@ void requantise(const py::object& sums, const py::object& bias, const py::object
   if (view->ndim == 2) {
     if (!rows.is_none()) refuse("rows", "none where out has two dimensions", "some");
     const auto o = array<uint8_t>("out", out, {sites, n}, true);
-    check_apart("out", o, s, b, by);
-    const py::gil_scoped_release release;
-    passes.requantise(s.data, {1, 1, channels}, b.data, by.data, 0, static_cast<size_t>(sites), Into::kRows, 0, o.data);
+    check_apart("out", o, s, b, by.given);
+    const WithoutGil released;
+    passes.requantise(s.data, {1, 1, channels}, b.data, by.own.data(), 0, static_cast<size_t>(sites), Into::kRows, 0,
+                      o.data);
     return;
   }
   const bool halves = view->ndim == 4;
@@ -121,9 +130,9 @@ void requantise(const py::object& sums, const py::object& bias, const py::object
   if ((r.last - r.first) * width != static_cast<size_t>(sites)) {
     refuse("sums", std::to_string((r.last - r.first) * width) + " sites", std::to_string(sites));
   }
-  check_apart("out", o, s, b, by);
-  const py::gil_scoped_release release;
-  passes.requantise(s.data, {1, width, channels}, b.data, by.data, r.first, r.last,
+  check_apart("out", o, s, b, by.given);
+  const WithoutGil released;
+  passes.requantise(s.data, {1, width, channels}, b.data, by.own.data(), r.first, r.last,
                     halves ? Into::kHalves : Into::kMap, o.size / 2, o.data);
 }
 
@@ -136,10 +145,11 @@ void output(const py::object& sums, const py::object& bias, const py::object& sh
   const auto by = shifts(shift, n);
   const auto m = array<int16_t>("mean", mean, {sites, n / 2}, true);
   const auto index = array<uint8_t>("k", k, {sites, n / 2}, true);
-  check_apart("mean, k", m, index, s, b, by);
+  check_apart("mean, k", m, index, s, b, by.given);
   const Passes& passes = passes_for(isa);
-  const py::gil_scoped_release release;
-  passes.output(s.data, static_cast<size_t>(sites), static_cast<size_t>(n / 2), b.data, by.data, m.data, index.data);
+  const WithoutGil released;
+  passes.output(s.data, static_cast<size_t>(sites), static_cast<size_t>(n / 2), b.data, by.own.data(), m.data,
+                index.data);
 }
 
 void assemble(const py::object& r, const py::object& mean, const py::object& near, const py::object& far,
@@ -153,14 +163,14 @@ void assemble(const py::object& r, const py::object& mean, const py::object& nea
   if (far.is_none()) {
     if (!any.is_none()) refuse("any", "none without far", "one");
     check_apart("near", n, residuals, m);
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     passes.assemble(residuals.data, m.data, count, width, 127, n.data, nullptr, nullptr);
     return;
   }
   const auto f = array<uint8_t>("far", far, {sites, channels}, true);
   const auto a = array<uint8_t>("any", any, {channels}, true);
   check_apart("near, far, any", n, f, a, residuals, m);
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   passes.assemble(residuals.data, m.data, count, width, 64, n.data, f.data, a.data);
 }
 
@@ -176,7 +186,7 @@ void merge(const py::object& r, const py::object& mean, const py::object& height
   check_apart("out", o, residuals, m);
   const Passes& passes = passes_for(isa);
   const Map map{height_of(height, all), width, channels};
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   passes.merge(residuals.data, m.data, residuals.size / 2, map, some.first, some.last,
                o.data + some.first * 2 * width * channels);
 }
@@ -188,8 +198,9 @@ void depthwise(const py::object& x, const py::object& weight, const py::object& 
   const py::ssize_t height = from.view->shape[0], width = from.view->shape[1], channels = from.view->shape[2];
   const auto w = array<const float>("weight", weight, {9, channels});
   const auto b = array<const float>("bias", bias, {channels});
-  const auto numbers = sequence_of("part", part);
-  if (numbers.size() != 4) refuse("part", "(first, last, left, right)", std::to_string(numbers.size()) + " numbers");
+  const std::vector<py::object> numbers = items_of("part", part, [](size_t n) {
+    if (n != 4) refuse("part", "(first, last, left, right)", std::to_string(n) + " numbers");
+  });
   py::ssize_t at[4];
   for (size_t i = 0; i < 4; ++i) at[i] = integer("part", numbers[i]);
   if (at[0] < 0 || at[1] < at[0] || at[1] > height || at[2] < 0 || at[3] < at[2] || at[3] > width) {
@@ -203,7 +214,7 @@ void depthwise(const py::object& x, const py::object& weight, const py::object& 
   const std::vector<float> zeros(map.channels);
   const auto run = [&](const auto& o, bool narrow) {
     check_apart("out", o, from, w, b);
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     passes.depthwise(from.data, map, w.data, b.data, zeros.data(), some, narrow, o.data);
   };
   if (view_of("out", [] { return std::string("an array"); }, out)->itemsize == 2) {
@@ -219,7 +230,7 @@ void add(const py::object& x, const py::object& more, const py::object& out, con
   const auto o = array<float>("out", out, {from.view->shape[0]}, true);
   check_apart("out", o, from, by);
   const Passes& passes = passes_for(isa);
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   passes.add(from.data, reinterpret_cast<const uint16_t*>(by.data), o.size, o.data);
 }
 
@@ -230,8 +241,8 @@ void paint(const py::object& squares, const py::object& out, const py::object& g
   const auto from = array<const float>("squares", squares, {height / 8 * (width / 8), 192});
   check_apart("out", o, from);
   const Passes& passes = passes_for(isa);
-  const bool one = py::bool_(gray);
-  const py::gil_scoped_release release;
+  const bool one = asking_for_gil([&] { return py::bool_(gray); });
+  const WithoutGil released;
   passes.paint(from.data, static_cast<size_t>(height / 8), static_cast<size_t>(width / 8), one, o.data);
 }
 

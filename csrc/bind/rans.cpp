@@ -35,21 +35,23 @@ std::shared_ptr<ckbd::Tables> make_tables(const py::object& y_freq, const py::ob
   const auto zl = array<const int16_t>("z_low", z_low, {zf.view->shape[0]});
   const auto zs = array<const int16_t>("z_size", z_size, {zf.view->shape[0]});
   if (zf.view->shape[0] > 65535) refuse("z_freq", "at most 65535 rows", std::to_string(zf.view->shape[0]));
-  const ckbd::TableIntegers integers{yf.data,
+  const auto y_freqs = copy_of(yf), z_freqs = copy_of(zf), z_lows = copy_of(zl), z_sizes = copy_of(zs);
+  const auto y_maxs = copy_of(ym);
+  const ckbd::TableIntegers integers{y_freqs.data(),
                                      static_cast<size_t>(yf.view->shape[1]),
-                                     ym.data,
-                                     zf.data,
+                                     y_maxs.data(),
+                                     z_freqs.data(),
                                      static_cast<size_t>(zf.view->shape[1]),
-                                     zl.data,
-                                     zs.data,
-                                     zl.size};
+                                     z_lows.data(),
+                                     z_sizes.data(),
+                                     z_lows.size()};
   return std::make_shared<ckbd::Tables>(integers);
 }
 
 uint32_t crc32c(const py::object& data, uint32_t value, const py::object& isa) {
   const auto view = bytes("data", data);
   const ckbd::Coder& coder = coder_for(isa);
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   return coder.crc32c(view.data, view.size, value);
 }
 
@@ -76,9 +78,9 @@ PYBIND11_MODULE(_rans, m) {
     }
   });
 
-  py::class_<ckbd::Tables, std::shared_ptr<ckbd::Tables>>(m, "Tables")
-      .def(py::init(&make_tables), py::arg("y_freq"), py::arg("y_max"), py::arg("z_freq"), py::arg("z_low"),
-           py::arg("z_size"))
+  Class<ckbd::Tables, std::shared_ptr<ckbd::Tables>>(m, "Tables")
+      .init_by(&make_tables, py::arg("y_freq"), py::arg("y_max"), py::arg("z_freq"), py::arg("z_low"),
+               py::arg("z_size"))
       .def_property_readonly("channels", &ckbd::Tables::channels)
       .def_property_readonly("min_z_bits", &ckbd::Tables::min_z_bits);
 

@@ -86,16 +86,17 @@ All phases_of(const std::string& name, const py::handle& given, bool writable) {
   All all;
   all.template emplace<1>();
   if (!py::isinstance<py::sequence>(given)) refuse(name, "a sequence of (k, r)", type_name(given));
-  const auto phases = py::reinterpret_borrow<py::sequence>(given);
-  if (phases.size() < 1 || phases.size() > kMaxPhases) {
-    refuse(name, "1 to 255 of them", std::to_string(phases.size()));
-  }
+  const std::vector<py::object> phases = items_of(name, given, [&](size_t n) {
+    if (n < 1 || n > kMaxPhases) refuse(name, "1 to 255 of them", std::to_string(n));
+  });
   for (size_t p = 0; p < phases.size(); ++p) {
     const std::string one = name + "[" + std::to_string(p) + "]";
-    const py::object pair = phases[p];
-    if (!py::isinstance<py::sequence>(pair) || py::len(pair) != 2) refuse(one, "(k, r)", type_name(pair));
-    add_phase(all, p == 0, one + " k", one + " r", py::object(pair[py::int_(0)]), py::object(pair[py::int_(1)]),
-              writable);
+    const auto refuse_pair = [&] { refuse(one, "(k, r)", type_name(phases[p])); };
+    if (!py::isinstance<py::sequence>(phases[p])) refuse_pair();
+    const std::vector<py::object> pair = items_of(one, phases[p], [&](size_t n) {
+      if (n != 2) refuse_pair();
+    });
+    add_phase(all, p == 0, one + " k", one + " r", pair[0], pair[1], writable);
   }
   return all;
 }

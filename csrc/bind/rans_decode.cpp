@@ -51,7 +51,7 @@ void decode(const ckbd::Tables& tables, const py::object& payload, const py::obj
   memory.check("z and phases");
   const ckbd::Coder& coder = coder_for(isa);
   try {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     ckbd::decode_images(coder, tables, tasks, 1);
     if (tasks[0].error) std::rethrow_exception(tasks[0].error);
   } catch (const ckbd::BadIndex& bad) {
@@ -61,22 +61,19 @@ void decode(const ckbd::Tables& tables, const py::object& payload, const py::obj
 
 py::list decode_batch(const ckbd::Tables& tables, const py::object& images, const py::object& threads,
                       const py::object& isa) {
-  const py::sequence all = sequence_of("images", images);
+  const std::vector<py::object> all = items_of("images", images);
   std::vector<ToDecode> held(all.size());
   std::vector<ckbd::ImageTask> tasks;
   Memory memory;
   size_t elements = 0;
   for (size_t i = 0; i < all.size(); ++i) {
     const std::string name = "images[" + std::to_string(i) + "]";
-    const py::sequence image = sequence_of(name, all[i]);
-    if (image.size() != 6) {
-      refuse(name, "(payload, lanes_log2, skip_max, tail, z, phases)", std::to_string(image.size()) + " items");
-    }
-    const auto number = [&](size_t at, const char* what) {
-      return integer(name + " " + what, py::object(image[at]));
-    };
-    tasks.push_back(to_decode(name + " ", tables, py::object(image[0]), py::object(image[4]), py::object(image[5]),
-                              number(1, "lanes_log2"), number(2, "skip_max"), number(3, "tail"), held[i], memory));
+    const std::vector<py::object> image = items_of(name, all[i], [&](size_t n) {
+      if (n != 6) refuse(name, "(payload, lanes_log2, skip_max, tail, z, phases)", std::to_string(n) + " items");
+    });
+    const auto number = [&](size_t at, const char* what) { return integer(name + " " + what, image[at]); };
+    tasks.push_back(to_decode(name + " ", tables, image[0], image[4], image[5], number(1, "lanes_log2"),
+                              number(2, "skip_max"), number(3, "tail"), held[i], memory));
     elements += held[i].z.size;
     std::visit(
         [&](const auto& views) {
@@ -88,7 +85,7 @@ py::list decode_batch(const ckbd::Tables& tables, const py::object& images, cons
   const ckbd::Coder& coder = coder_for(isa);
   const size_t count = threads_for(threads, elements);
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     ckbd::decode_images(coder, tables, tasks, count);
   }
   return outcomes(tasks, [](size_t i, const ckbd::BadIndex& bad) {
@@ -99,11 +96,11 @@ py::list decode_batch(const ckbd::Tables& tables, const py::object& images, cons
 }  // namespace
 
 void bind_decode(py::module_& m) {
-  py::class_<Decoder>(m, "Decoder")
-      .def(py::init<std::shared_ptr<ckbd::Tables>, const py::object&, py::ssize_t, py::ssize_t, py::ssize_t,
-                    py::ssize_t, const py::object&>(),
-           py::arg("tables").none(false), py::arg("payload"), py::kw_only(), py::arg("lanes_log2"),
-           py::arg("skip_max"), py::arg("tail"), py::arg("phases") = 2, py::arg("isa") = py::none())
+  Class<Decoder>(m, "Decoder")
+      .init<const py::object&, const py::object&, py::ssize_t, py::ssize_t, py::ssize_t, py::ssize_t,
+            const py::object&>(py::arg("tables"), py::arg("payload"), py::kw_only(), py::arg("lanes_log2"),
+                               py::arg("skip_max"), py::arg("tail"), py::arg("phases") = 2,
+                               py::arg("isa") = py::none())
       .def("z", &Decoder::z, py::arg("out"))
       .def("phase", &Decoder::phase, py::arg("k"), py::arg("out"))
       .def("finish", &Decoder::finish);

@@ -48,9 +48,9 @@ class Turns {
 // Holds tables and payload, and the order of calls.
 class Decoder {
  public:
-  Decoder(std::shared_ptr<ckbd::Tables> tables, const py::object& payload, py::ssize_t lanes_log2,
-          py::ssize_t skip_max, py::ssize_t tail, py::ssize_t phases, const py::object& isa)
-      : tables_(std::move(tables)),
+  Decoder(const py::object& tables, const py::object& payload, py::ssize_t lanes_log2, py::ssize_t skip_max,
+          py::ssize_t tail, py::ssize_t phases, const py::object& isa)
+      : tables_(shared<ckbd::Tables>("tables", tables)),
         payload_(bytes("payload", payload)),
         turns_(in_range("phases", phases, 1, kMaxPhases)) {
     const ckbd::Coder& coder = coder_for(isa);
@@ -58,7 +58,7 @@ class Decoder {
     const int skip = in_range("skip_max", skip_max, 0, ckbd::kMaxSkip);
     const uint32_t tail_size = checked_tail("tail", tail);
     // Walks the lists before the words, which may be long.
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     decoder_ = std::make_unique<ckbd::PayloadDecoder>(coder, *tables_, payload_.data, payload_.size, lanes, skip,
                                                       tail_size, static_cast<int>(phases));
   }
@@ -67,7 +67,7 @@ class Decoder {
     const auto view = z_view("out", out);
     begin_z();
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       decoder_->z(view.data, view.size);
     }
     done();
@@ -82,7 +82,7 @@ class Decoder {
         [&](const auto& all) {
           using R = std::remove_pointer_t<decltype(all[0].r.data)>;
           ckbd::PhaseTask<R> task{decoder_.get(), all[0].k.data, all[0].r.data, all[0].k.size};
-          const py::gil_scoped_release release;
+          const WithoutGil released;
           ckbd::decode_phases(&task, 1);
           return task.error;
         },

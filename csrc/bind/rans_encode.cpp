@@ -63,7 +63,7 @@ py::tuple encode(const ckbd::Tables& tables, const py::object& z, const py::obje
   const ckbd::Coder& coder = coder_for(isa);
   ckbd::Encoded made;
   try {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     made = encode_image(coder, tables, image, choice);
   } catch (const ckbd::BadIndex& bad) {
     refuse_index(phase_name("phases", bad), bad);
@@ -75,11 +75,12 @@ py::list encode_batch(const ckbd::Tables& tables, const py::object& images, cons
                       const py::object& skip_max, const py::object& threads, const py::object& isa) {
   std::vector<ToEncode> held;
   size_t elements = 0;
-  for (const py::handle& one : sequence_of("images", images)) {
+  for (const py::object& one : items_of("images", images)) {
     const std::string name = "images[" + std::to_string(held.size()) + "]";
-    const py::sequence image = sequence_of(name, one);
-    if (image.size() != 2) refuse(name, "(z, phases)", std::to_string(image.size()) + " items");
-    held.push_back(to_encode(name + " ", tables, py::object(image[0]), py::object(image[1])));
+    const std::vector<py::object> image = items_of(name, one, [&](size_t n) {
+      if (n != 2) refuse(name, "(z, phases)", std::to_string(n) + " items");
+    });
+    held.push_back(to_encode(name + " ", tables, image[0], image[1]));
     elements += held.back().elements;
   }
   const ckbd::Choice choice = choice_of(lanes, skip_max);
@@ -88,7 +89,7 @@ py::list encode_batch(const ckbd::Tables& tables, const py::object& images, cons
   std::vector<ckbd::Encoded> made(held.size());
   std::vector<std::exception_ptr> errors(held.size());
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     ckbd::run_tasks(held.size(), count, [&](size_t i) {
       try {
         made[i] = encode_image(coder, tables, held[i], choice);

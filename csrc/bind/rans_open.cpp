@@ -14,7 +14,7 @@ constexpr py::ssize_t kHeaderFields = 8;
 
 uint64_t unsigned_integer(const std::string& name, const py::object& object) {
   if (!PyIndex_Check(object.ptr())) refuse(name, "an integer", type_name(object));
-  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  const auto index = py::reinterpret_steal<py::object>(asking_for_gil([&] { return PyNumber_Index(object.ptr()); }));
   if (!index) throw py::error_already_set();
   const unsigned long long value = PyLong_AsUnsignedLongLong(index.ptr());
   if (value == static_cast<unsigned long long>(-1) && PyErr_Occurred()) {
@@ -50,11 +50,13 @@ std::vector<size_t> widths(const py::object& channels) {
     add("channels", channels);
     return all;
   }
-  for (const py::handle& one : sequence_of("channels", channels)) {
-    add("channels[" + std::to_string(all.size()) + "]", py::reinterpret_borrow<py::object>(one));
-  }
-  if (all.empty() || all.size() > kMostGroups) {
-    refuse("channels", "1 to " + std::to_string(kMostGroups) + " widths", std::to_string(all.size()));
+  const auto check = [](size_t n) {
+    if (n < 1 || n > kMostGroups) {
+      refuse("channels", "1 to " + std::to_string(kMostGroups) + " widths", std::to_string(n));
+    }
+  };
+  for (const py::object& one : items_of("channels", channels, check)) {
+    add("channels[" + std::to_string(all.size()) + "]", one);
   }
   return all;
 }
@@ -62,12 +64,12 @@ std::vector<size_t> widths(const py::object& channels) {
 // Holds streams, tables and the order of calls.
 class Batch {
  public:
-  Batch(std::shared_ptr<ckbd::Tables> tables, const py::object& streams, const py::object& model,
+  Batch(const py::object& tables, const py::object& streams, const py::object& model,
         const py::object& channels, const py::object& max_pixels, const py::object& threads, const py::object& isa)
-      : tables_(std::move(tables)) {
+      : tables_(shared<ckbd::Tables>("tables", tables)) {
     std::vector<ckbd::Bytes> all;
     size_t total = 0;
-    for (const py::handle& one : sequence_of("streams", streams)) {
+    for (const py::object& one : items_of("streams", streams)) {
       held_.push_back(bytes("streams[" + std::to_string(all.size()) + "]", one));
       all.push_back({held_.back().data, held_.back().size});
       total += held_.back().size;
@@ -78,7 +80,7 @@ class Batch {
     const ckbd::Coder& coder = coder_for(isa);
     const size_t count = threads_for(threads, total);
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       streams_ = std::make_unique<ckbd::OpenStreams>(coder, *tables_, all, expected, count);
     }
     streams_->settle();
@@ -121,7 +123,7 @@ class Batch {
     const size_t count = threads_for(threads, view.size);
     turns_.begin_z();
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       streams_->z(view.data, count);
     }
     streams_->settle();
@@ -135,8 +137,13 @@ class Batch {
     check_apart("out", k_view, r_view.data, r_view.size);
     const size_t count = threads_for(threads, k_view.size);
     turns_.begin_phase();
+    // What was asked of the arguments may have come here before.
+    if (k_view.size != streams_->phase_size()) {
+      turns_.undo();
+      refuse("k", std::to_string(streams_->phase_size()) + " elements", std::to_string(k_view.size));
+    }
     try {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       streams_->phase(k_view.data, r_view.data, count);
     } catch (const ckbd::BadIndex& bad) {
       turns_.undo();
@@ -167,11 +174,11 @@ class Batch {
 }  // namespace
 
 void bind_open(py::module_& m) {
-  py::class_<Batch>(m, "Batch")
-      .def(py::init<std::shared_ptr<ckbd::Tables>, const py::object&, const py::object&,
-                    const py::object&, const py::object&, const py::object&, const py::object&>(),
-           py::arg("tables").none(false), py::arg("streams"), py::kw_only(), py::arg("model"), py::arg("channels"),
-           py::arg("max_pixels"), py::arg("threads") = py::none(), py::arg("isa") = py::none())
+  Class<Batch>(m, "Batch")
+      .init<const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
+            const py::object&, const py::object&>(py::arg("tables"), py::arg("streams"), py::kw_only(),
+                                                  py::arg("model"), py::arg("channels"), py::arg("max_pixels"),
+                                                  py::arg("threads") = py::none(), py::arg("isa") = py::none())
       .def("headers", &Batch::headers, py::arg("out"))
       .def("errors", &Batch::errors)
       .def("z", &Batch::z, py::arg("out"), py::kw_only(), py::arg("threads") = py::none())

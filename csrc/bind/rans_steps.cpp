@@ -15,12 +15,13 @@ struct Held {
   std::vector<Decoder*> decoders;
 };
 
-Held decoders_of(const py::object& decoders, const char* name, const py::sequence& arrays) {
+Held decoders_of(const py::object& decoders, const char* name, const std::vector<py::object>& arrays) {
   Held held;
-  for (const py::handle& one : sequence_of("decoders", decoders)) {
-    if (!py::isinstance<Decoder>(one)) refuse("decoders", "Decoders", type_name(one));
-    held.objects.push_back(py::reinterpret_borrow<py::object>(one));
-    held.decoders.push_back(one.cast<Decoder*>());
+  for (const py::object& one : items_of("decoders", decoders)) {
+    py::detail::make_caster<Decoder*> caster;
+    if (one.is_none() || !caster.load(one, false)) refuse("decoders", "Decoders", type_name(one));
+    held.objects.push_back(one);
+    held.decoders.push_back(py::detail::cast_op<Decoder*>(caster));
   }
   const size_t count = held.decoders.size();
   if (arrays.size() != count) {
@@ -55,7 +56,7 @@ struct ZTask {
 }  // namespace
 
 py::list z_batch(const py::object& decoders, const py::object& outs, const py::object& threads) {
-  const py::sequence arrays = sequence_of("outs", outs);
+  const std::vector<py::object> arrays = items_of("outs", outs);
   const Held held = decoders_of(decoders, "outs", arrays);
   const std::vector<Decoder*>& all = held.decoders;
   std::vector<ZTask> tasks;
@@ -70,7 +71,7 @@ py::list z_batch(const py::object& decoders, const py::object& outs, const py::o
   const size_t count = threads_for(threads, elements);
   begin_all(all, [](Decoder& decoder) { decoder.begin_z(); });
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     ckbd::run_tasks(tasks.size(), count, [&](size_t i) {
       try {
         tasks[i].decoder->payload_decoder().z(tasks[i].z.data, tasks[i].z.size);
@@ -87,7 +88,7 @@ py::list z_batch(const py::object& decoders, const py::object& outs, const py::o
 
 py::list phase_batch(const py::object& decoders, const py::object& ks, const py::object& outs,
                      const py::object& threads) {
-  const py::sequence k_arrays = sequence_of("ks", ks), out_arrays = sequence_of("outs", outs);
+  const std::vector<py::object> k_arrays = items_of("ks", ks), out_arrays = items_of("outs", outs);
   const Held held = decoders_of(decoders, "outs", out_arrays);
   const std::vector<Decoder*>& all = held.decoders;
   if (k_arrays.size() != all.size()) {
@@ -97,7 +98,7 @@ py::list phase_batch(const py::object& decoders, const py::object& ks, const py:
   views.emplace<1>();
   for (size_t i = 0; i < all.size(); ++i) {
     const std::string index = "[" + std::to_string(i) + "]";
-    add_phase(views, i == 0, "ks" + index, "outs" + index, py::object(k_arrays[i]), py::object(out_arrays[i]), true);
+    add_phase(views, i == 0, "ks" + index, "outs" + index, k_arrays[i], out_arrays[i], true);
   }
   return std::visit(
       [&](const auto& each) {
@@ -115,7 +116,7 @@ py::list phase_batch(const py::object& decoders, const py::object& ks, const py:
         const size_t count = threads_for(threads, elements);
         begin_all(all, [](Decoder& decoder) { decoder.begin_phase(); });
         {
-          const py::gil_scoped_release release;
+          const WithoutGil released;
           ckbd::decode_phases(tasks, count);
         }
         for (size_t i = 0; i < all.size(); ++i) all[i]->end_phase(tasks[i].error);

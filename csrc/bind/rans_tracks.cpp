@@ -15,7 +15,8 @@ std::shared_ptr<ckbd::MixtureTables> make_mixture(const py::object& cdf, const p
   const auto i = array<const int32_t>("inverse", inverse, {ckbd::kScales});
   const auto s = array<const int32_t>("share", share, {ckbd::kScales});
   const auto r = array<const int16_t>("radius", radius, {ckbd::kScales});
-  return std::make_shared<ckbd::MixtureTables>(c.data, i.data, s.data, r.data);
+  return std::make_shared<ckbd::MixtureTables>(copy_of(c).data(), copy_of(i).data(), copy_of(s).data(),
+                                               copy_of(r).data());
 }
 
 void check_below(const char* name, const uint8_t* values, size_t n) {
@@ -43,24 +44,22 @@ struct Parameters {
 
   ckbd::Residuals residuals() const { return {k.data}; }
   ckbd::Mixtures mixtures() const { return {mean.data, k.data, share.data, count}; }
+  // What was checked must stay as it is.
+  void add_to(Memory& memory) const {
+    memory.add(track);
+    memory.add(k);
+    memory.add(mean);
+    memory.add(share);
+  }
 };
 
 Array<const uint16_t> track_array(const py::object& object, size_t tracks) {
-  const auto expected = [] { return std::string("a contiguous uint16 array of shape (any,)"); };
-  View view = view_of("track", expected, object);
-  if (view->itemsize != 2 || std::strcmp(format_of(*view), "H") != 0) {
-    refuse("track", expected(), "items of format '" + std::string(format_of(*view)) + "'");
+  auto track = array<const uint16_t>("track", object, {-1});
+  for (size_t i = 0; i < track.size; ++i) {
+    const uint16_t one = track.data[i];
+    if (one >= tracks) refuse("track", "less than " + std::to_string(tracks), std::to_string(one));
   }
-  if (view->ndim != 1) refuse("track", expected(), "shape " + shape_text(shape_of(*view)));
-  if (view->shape[0] > 1 && view->strides != nullptr && view->strides[0] != 2) {
-    refuse("track", expected(), "one with gaps");
-  }
-  const auto* data = static_cast<const uint16_t*>(view->buf);
-  const size_t size = static_cast<size_t>(view->shape[0]);
-  for (size_t i = 0; i < size; ++i) {
-    if (data[i] >= tracks) refuse("track", "less than " + std::to_string(tracks), std::to_string(data[i]));
-  }
-  return {std::move(view), data, size};
+  return track;
 }
 
 Parameters parameters(const py::object& track, const py::object& k, const py::object& mean, const py::object& share,
@@ -70,6 +69,7 @@ Parameters parameters(const py::object& track, const py::object& k, const py::ob
   p.sites = p.track.size;
   const auto sites = static_cast<py::ssize_t>(p.sites);
   if (mean.is_none()) {
+    if (!share.is_none()) refuse("share", "none without mean", "one");
     p.k = array<const uint8_t>("k", k, {sites, -1});
     p.channels = static_cast<size_t>(p.k.view->shape[1]);
   } else {
@@ -115,10 +115,9 @@ py::tuple encode_tracks(const ckbd::Tables& tables, const ckbd::MixtureTables& m
 // Holds the GIL throughout, so calls cannot meet. After an error nothing more is decoded.
 class Decoder {
  public:
-  Decoder(std::shared_ptr<ckbd::Tables> tables, std::shared_ptr<ckbd::MixtureTables> mixtures,
-          const py::object& payload, py::ssize_t tracks)
-      : tables_(std::move(tables)),
-        mixtures_(std::move(mixtures)),
+  Decoder(const py::object& tables, const py::object& mixtures, const py::object& payload, py::ssize_t tracks)
+      : tables_(shared<ckbd::Tables>("tables", tables)),
+        mixtures_(shared<ckbd::MixtureTables>("mixtures", mixtures)),
         payload_(bytes("payload", payload)),
         tracks_(static_cast<size_t>(in_range("tracks", tracks, 1, kMaxTracks))),
         decoder_(*tables_, *mixtures_, payload_.data, payload_.size, tracks_) {}
@@ -126,6 +125,10 @@ class Decoder {
   void z(const py::object& out) {
     const auto view = array<int16_t>("out", out, {-1}, true);
     check_sites("out", view.size, *tables_);
+    Memory memory;
+    memory.add(view);
+    memory.add(payload_);
+    memory.check("out");
     attempt([&] { decoder_.z(view.data, view.size); });
   }
 
@@ -134,6 +137,11 @@ class Decoder {
     const Parameters p = parameters(track, k, mean, share, tracks_);
     const auto view = array<int16_t>(
         "out", out, {static_cast<py::ssize_t>(p.sites), static_cast<py::ssize_t>(p.channels)}, true);
+    Memory memory;
+    memory.add(view);
+    memory.add(payload_);
+    p.add_to(memory);
+    memory.check("out");
     attempt([&] {
       if (p.count == 0) {
         decoder_.residuals(p.track.data, p.sites, p.channels, p.residuals(), view.data);
@@ -167,15 +175,14 @@ class Decoder {
 }  // namespace
 
 void bind_tracks(py::module_& m) {
-  py::class_<ckbd::MixtureTables, std::shared_ptr<ckbd::MixtureTables>>(m, "MixtureTables")
-      .def(py::init(&make_mixture), py::arg("cdf"), py::arg("inverse"), py::arg("share"), py::arg("radius"));
+  Class<ckbd::MixtureTables, std::shared_ptr<ckbd::MixtureTables>>(m, "MixtureTables")
+      .init_by(&make_mixture, py::arg("cdf"), py::arg("inverse"), py::arg("share"), py::arg("radius"));
   m.def("encode_tracks", &encode_tracks, py::arg("tables"), py::arg("mixtures"), py::arg("tracks"), py::arg("z"),
         py::arg("track"), py::arg("k"), py::arg("y"), py::kw_only(), py::arg("mean") = py::none(),
         py::arg("share") = py::none());
-  py::class_<Decoder>(m, "TrackDecoder")
-      .def(py::init<std::shared_ptr<ckbd::Tables>, std::shared_ptr<ckbd::MixtureTables>, const py::object&,
-                    py::ssize_t>(),
-           py::arg("tables"), py::arg("mixtures"), py::arg("payload"), py::arg("tracks"))
+  Class<Decoder>(m, "TrackDecoder")
+      .init<const py::object&, const py::object&, const py::object&, py::ssize_t>(
+          py::arg("tables"), py::arg("mixtures"), py::arg("payload"), py::arg("tracks"))
       .def("z", &Decoder::z, py::arg("out"))
       .def("step", &Decoder::step, py::arg("track"), py::arg("k"), py::arg("out"), py::kw_only(),
            py::arg("mean") = py::none(), py::arg("share") = py::none())

@@ -9,7 +9,9 @@
 #include <system_error>
 #include <thread>
 
-#if defined(__unix__)
+// macOS does not say that it is one.
+#if defined(__unix__) || defined(__APPLE__)
+#define CKBD_FORKS 1
 #include <pthread.h>
 #endif
 #if defined(__linux__)
@@ -88,7 +90,7 @@ std::atomic<Pool*> current{nullptr};
 // Never destroyed, since its threads wait on it for as long as the process lives. A fork takes the memory along and
 // the threads not, so the child forgets it and begins anew.
 Pool& pool() {
-#if defined(__unix__)
+#if CKBD_FORKS
   static const int at_fork = pthread_atfork(nullptr, nullptr, [] { current = nullptr; });
   if (at_fork != 0) throw std::runtime_error("pthread_atfork failed");
 #endif

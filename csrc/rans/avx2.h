@@ -72,18 +72,21 @@ static inline __m256i lanes_between(size_t begin, size_t end, size_t first) {
 // With so few members in a block, one at a time is faster than eight.
 constexpr size_t kFew = 4;
 
-// Compresses the members of a chunk, and writes up to kVector more.
+// Compresses the rows (row_of()) of a chunk's members, and writes up to kVector more.
 static inline size_t compress(const uint64_t* members, const uint8_t* k, size_t size, uint8_t* to) {
   uint8_t* next = to;
   for (size_t b = 0; b < blocks_of(size); ++b) {
     const uint8_t* const block = k + b * kBlock;
     if (popcount(members[b]) <= kFew || size - b * kBlock < kBlock) {
-      for (uint64_t in = members[b]; in != 0; in &= in - 1) *next++ = block[_tzcnt_u64(in)];
+      for (uint64_t in = members[b]; in != 0; in &= in - 1) {
+        *next++ = static_cast<uint8_t>(row_of(block[_tzcnt_u64(in)]));
+      }
       continue;
     }
     for (size_t j = 0; j < kBlock; j += kVector) {
       const unsigned in = members[b] >> j & 255;
-      const __m128i packed = _mm_shuffle_epi8(load8(block + j), load8(kShuffles.compress[in]));
+      const __m128i rows = _mm_and_si128(load8(block + j), _mm_set1_epi8(kScales - 1));
+      const __m128i packed = _mm_shuffle_epi8(rows, load8(kShuffles.compress[in]));
       _mm_storel_epi64(reinterpret_cast<__m128i*>(next), packed);
       next += popcount(in);
     }

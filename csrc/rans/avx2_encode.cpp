@@ -73,8 +73,8 @@ void encode_buffer(EncoderState& state, const TableView& tables, const uint8_t* 
 template <class R>
 void encode_y(EncoderState& state, const TableView& tables, const YGroup<const R>& y) {
   if (state.lane_mask + 1 < kVector) return scalar_y<R>().encode(state, tables, y);
-  uint8_t k[kMaxLanes + kChunk + kMaxLanes];
-  int16_t r[kMaxLanes + kChunk + kMaxLanes];
+  alignas(64) uint8_t k[kMaxLanes + kChunk + kMaxLanes];
+  alignas(64) int16_t r[kMaxLanes + kChunk + kMaxLanes];
   size_t last = y.count;
   for (size_t begin = (y.n + kChunk - 1) / kChunk * kChunk; begin > 0 && last > 0;) {
     begin -= kChunk;
@@ -143,7 +143,7 @@ void encode_z(EncoderState& state, const TableView& tables, const int16_t* z, si
     Code codes[kMaxLanes] = {};
     for (size_t lane = here; lane-- > 0;) {
       const size_t c = (at + lane) % tables.channels;
-      const int32_t t = z[at + lane] - rows.low[c], escape = rows.escape[c];
+      const int32_t t = once(z + at + lane) - rows.low[c], escape = rows.escape[c];
       const bool inside = 0 <= t && t < escape;
       if (!inside) push_z_escape(state, t, escape);
       codes[lane] = tables.z_codes[c * 256 + static_cast<size_t>(inside ? t : escape)];

@@ -160,7 +160,7 @@ class Walk {
 
   static uint8_t* compress(uint8_t* next, uint64_t in, __m512i k) {
     if (!kClear && in == 0) return next;
-    _mm512_storeu_si512(next, _mm512_maskz_compress_epi8(in, k));
+    _mm512_storeu_si512(next, _mm512_maskz_compress_epi8(in, rows_of(k)));
     return next + popcount(in);
   }
   // The symbols of a whole block.

@@ -33,6 +33,9 @@ static inline Mask lane_range(size_t begin, size_t end) {
   return below(end) & ~below(begin);
 }
 
+// row_of() of 64.
+static inline __m512i rows_of(__m512i k) { return _mm512_and_si512(k, _mm512_set1_epi8(kScales - 1)); }
+
 // Up to 64 elements; those beyond the end read as 0 and are not in `valid`.
 struct Block {
   __m512i k;

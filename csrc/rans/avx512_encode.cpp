@@ -198,7 +198,7 @@ void encode_y(EncoderState& state, const TableView& tables, const YGroup<const R
       // Wide ones are rare. Whether there are narrow ones is as good as random.
       if (!y.narrow && in == 0) continue;
       const Block block = load_block(y.k + b * kBlock, y.n - b * kBlock);
-      _mm512_storeu_si512(k + next, _mm512_maskz_compress_epi8(in, block.k));
+      _mm512_storeu_si512(k + next, _mm512_maskz_compress_epi8(in, rows_of(block.k)));
       compress(r + next, y.r + b * kBlock, block.valid, in);
       next += popcount(in);
     }

@@ -11,8 +11,11 @@
 namespace ckbd {
 
 void throw_bad_index(size_t phase, const uint8_t* k, size_t n) {
-  const uint8_t* const wrong = std::find_if(k, k + n, [](uint8_t one) { return one >= kScales; });
-  throw BadIndex{*wrong, phase, static_cast<size_t>(wrong - k)};
+  for (size_t at = 0; at < n; ++at) {
+    const uint8_t one = once(k + at);
+    if (one >= kScales) throw BadIndex{one, phase, at};
+  }
+  throw std::runtime_error("k: changed during the call");
 }
 
 PayloadDecoder::PayloadDecoder(const Coder& coder, const Tables& tables, const uint8_t* payload, size_t size,
@@ -163,13 +166,13 @@ void PayloadDecoder::finish_phase(const Plan& plan, const uint8_t* k, R* r) {
   // One lane has nothing to do while it waits, so here guesses pay: that the symbol is 0, which needs no look-up, and
   // that it needs no word. Where the tail is long both are nearly always right.
   const auto decode_one = [&](size_t at) {
-    const uint32_t s = x & (kSlots - 1), zeros = frequency(tables_.y_codes[size_t{k[at]} * kYCodes]);
+    const uint32_t s = x & (kSlots - 1), zeros = frequency(tables_.y_codes[row_of(k[at]) * kYCodes]);
     const uint32_t before = x;
     int32_t symbol = 0;
     if (s < zeros) {
       x = zeros * (x >> kTableBits) + s;
     } else {
-      symbol = decode_y_step(x, tables_.y_rows[k[at]]);
+      symbol = decode_y_step(x, tables_.y_rows[row_of(k[at])]);
     }
     if (x < kLow && !refill(x, tail_words_)) {
       throw StreamError(tail_words_.field, tail_words_.end_offset, "a symbol needs a word, and there is none left");

@@ -58,7 +58,7 @@ Tail encode_tail(EncoderState& state, const TableView& tables, const Phase<R>& p
       for (uint64_t& in = group[b - 1]; in != 0 && state.words != full;) {
         const size_t j = highest_bit(in), at = (b - 1) * kBlock + j;
         in ^= uint64_t{1} << j;
-        x = encode_y_symbol(state, tables, x, phase.k[at], phase.r[at]);
+        x = encode_y_symbol(state, tables, x, once(phase.k + at), once(phase.r + at));
         --count;
         ++tail.symbols;
       }
@@ -94,7 +94,8 @@ void put_exceptions(std::vector<uint8_t>& out, const Coder& coder, const uint64_
   size_t zeros = 0, all = 0;
   const auto next = [&](size_t at) { return y_coder<R>(coder).next_exception(coded, phase.r, at, phase.n, zeros); };
   for (size_t at = next(0); at < phase.n; at = next(at + 1)) {
-    exceptions.push_back({zeros, phase.r[at]});
+    const int32_t r = once(phase.r + at);
+    exceptions.push_back({zeros, r != 0 ? r : 1});  // 0 only if it was written to since
     all += std::exchange(zeros, 0);
   }
   put_varint(out, static_cast<uint32_t>(exceptions.size()));

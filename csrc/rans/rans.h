@@ -9,6 +9,8 @@
 //   order of the symbols that need them. Steps of different lanes do not wait for one another: that is what
 //   lanes are for, and why a vector of lanes can take a step at once.
 // - A y table is symmetric, so +m and -m share one interval of slots: the even ones say +m, the odd ones -m.
+// - k and r are the caller's, and may be written to while they are read. So an index is cut to what its table has where
+//   it is used (row_of()), after it has been checked: a wrong number then, no memory that is not ours.
 // - This header is compiled for several instruction sets. Of an inline function with external linkage the
 //   linker keeps one copy, which may then run where its set is missing. So everything here is static, and the
 //   files of an instruction set use nothing of the standard library that is a template or inline.
@@ -16,6 +18,8 @@
 
 #include <cstddef>
 #include <cstdint>
+
+#include "common/once.h"
 
 namespace ckbd {
 
@@ -62,6 +66,9 @@ constexpr size_t kYSlots = kSlots / 2;  // a row
 using Code = uint32_t;
 constexpr Code kEscapeCode = 1u << 24;
 constexpr int kYCodes = 128;  // a row; sizes beyond the table's escape have the escape's code
+
+// The table of an index, whatever has become of it since it was checked.
+static inline size_t row_of(uint32_t k) { return k & (kScales - 1); }
 
 static inline uint32_t frequency(uint32_t slot_or_code) { return slot_or_code & (kSlots - 1); }
 static inline uint32_t first_slot(uint32_t slot_or_code) { return slot_or_code >> kTableBits & (kSlots - 1); }
@@ -222,8 +229,9 @@ static inline uint32_t encode_y_symbol(EncoderState& state, const TableView& tab
                                        int32_t r) {
   const bool negative = r < 0;
   const int32_t size = negative ? -r : r;
-  const Code code = tables.y_codes[size_t{k} * kYCodes + static_cast<size_t>(size < kYCodes ? size : kYCodes - 1)];
-  if (code & kEscapeCode) push_escape(state, static_cast<uint32_t>(size - tables.y_escape[k]));
+  const size_t row = row_of(k);
+  const Code code = tables.y_codes[row * kYCodes + static_cast<size_t>(size < kYCodes ? size : kYCodes - 1)];
+  if (code & kEscapeCode) push_escape(state, static_cast<uint32_t>(size - tables.y_escape[row]));
   spill(x, frequency(code), state.words);
   return encode_step(x, frequency(code), first_slot(code) + negative, size != 0 ? 2 : 1);
 }

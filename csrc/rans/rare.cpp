@@ -17,11 +17,11 @@ uint32_t read_escape(Rare& rare) {
 }
 
 int32_t escaped_y(const TableView& tables, Rare& rare, uint32_t k, uint32_t slot) {
-  const uint32_t escape = tables.y_escape[k];
+  const uint32_t escape = tables.y_escape[row_of(k)];
   const size_t offset = static_cast<size_t>(rare.next - rare.payload);
   const int64_t size = int64_t{escape} + read_escape(rare);
   // The escape's slots are the last ones, as many for each sign; odd ones say -.
-  const bool negative = (slot - first_slot(tables.y_codes[size_t{k} * kYCodes + escape])) & 1;
+  const bool negative = (slot - first_slot(tables.y_codes[row_of(k) * kYCodes + escape])) & 1;
   return fit(negative ? -size : size, rare.largest, "escapes", offset);
 }
 

@@ -77,7 +77,7 @@ bool decode_listed(DecoderState& state, const TableView& tables, const uint8_t* 
     uint32_t& lane = state.x[i & lane_mask];
     const uint32_t before = lane;
     uint32_t x = before;
-    const int8_t symbol = decode_y_step(x, rows[k[j]]);
+    const int8_t symbol = decode_y_step(x, rows[row_of(k[j])]);
     r[j] = symbol;
     bool there = true;
     if constexpr (kEnoughWords) {
@@ -122,7 +122,7 @@ void decode_two(DecoderState* const state[2], const TableView& tables, const YGr
 void encode_z(EncoderState& state, const TableView& tables, const int16_t* z, size_t n) {
   for (size_t i = n; i-- > 0;) {
     uint32_t& x = state.x[i & state.lane_mask];
-    x = encode_z_symbol(state, tables, x, i % tables.channels, z[i]);
+    x = encode_z_symbol(state, tables, x, i % tables.channels, once(z + i));
   }
 }
 
@@ -135,7 +135,7 @@ void encode_y(EncoderState& state, const TableView& tables, const YGroup<const R
       const size_t j = highest_bit(in);
       in ^= uint64_t{1} << j;
       uint32_t& x = state.x[--i & state.lane_mask];
-      x = encode_y_symbol(state, tables, x, y.k[b * kBlock + j], y.r[b * kBlock + j]);
+      x = encode_y_symbol(state, tables, x, once(y.k + b * kBlock + j), once(y.r + b * kBlock + j));
     }
   }
 }

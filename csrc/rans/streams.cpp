@@ -172,9 +172,10 @@ void OpenStreams::check_indices(const std::vector<OpenStream*>& live, const uint
   static_assert((kScales & (kScales - 1)) == 0);
   for (size_t i = 0; i < live.size(); ++i) {
     if (bits[i] < kScales) continue;
-    const uint8_t *const own = k + live[i]->r_at, *const end = own + live[i]->r_size;
-    const uint8_t* const wrong = std::find_if(own, end, [](uint8_t one) { return one >= kScales; });
-    if (wrong != end) throw BadIndex{*wrong, 0, static_cast<size_t>(wrong - k)};
+    for (size_t at = live[i]->r_at, end = at + live[i]->r_size; at < end; ++at) {
+      const uint8_t one = once(k + at);
+      if (one >= kScales) throw BadIndex{one, 0, at};
+    }
   }
 }
 

@@ -41,11 +41,12 @@ bool add_row(Sample& sample, const Coder& coder, const Tables& tables, const uin
   size_t zeros = 0;
   const auto next = [&](size_t at) { return y_coder<R>(coder).next_exception(members.coded, r, at, n, zeros); };
   for (size_t at = next(0); at < n; at = next(at + 1)) {
-    sample.nonzero[k[at]] += weight;
-    sample.nonzero_bits[k[at]] += weight * tables.ideal_bits(k[at], r[at]);
+    const size_t row = std::min<size_t>(once(k + at), kSkipTried - 1);
+    sample.nonzero[row] += weight;
+    sample.nonzero_bits[row] += weight * tables.ideal_bits(static_cast<uint8_t>(row), once(r + at));
   }
   double bits = 0;
-  for (size_t j = 0; j < n; j += kStride) bits += tables.entropy(k[j]);
+  for (size_t j = 0; j < n; j += kStride) bits += tables.entropy(static_cast<uint8_t>(row_of(k[j])));
   sample.bits += weight * kStride * bits;
   return true;
 }

@@ -70,16 +70,16 @@ int16_t TrackDecoder::fit(const Track& track, int64_t value) const {
 void TrackDecoder::residuals(const uint16_t* lane, size_t sites, size_t channels, const Residuals& p, int16_t* r) {
   const TableView& view = tables_.view();
   for (size_t i = 0; i < sites; ++i) {
-    Track& track = tracks_[lane[i]];
+    Track& track = tracks_[track_of(lane + i, tracks_.size())];
     for (size_t at = i * channels; at < (i + 1) * channels; ++at) {
       const uint32_t slot = track.x & (kSlots - 1);
-      const Slot entry = view.y_slots[size_t{p.k[at]} * kYSlots + slot / 2];
+      const Slot entry = view.y_slots[row_of(p.k[at]) * kYSlots + slot / 2];
       const uint32_t f = frequency(entry), d = slot - first_slot(entry), size = entry >> 24;
       track.x = f * (track.x >> kTableBits) + (size == 0 ? d : d >> 1);
       refill(track);
       const bool negative = size != 0 && d % 2 != 0;
       int64_t value = size;
-      if (size == kEscapeSize) value = int64_t{view.y_escape[p.k[at]]} + escape(track);
+      if (size == kEscapeSize) value = int64_t{view.y_escape[row_of(p.k[at])]} + escape(track);
       r[at] = fit(track, negative ? -value : value);
     }
   }
@@ -87,7 +87,7 @@ void TrackDecoder::residuals(const uint16_t* lane, size_t sites, size_t channels
 
 void TrackDecoder::mixture(const uint16_t* lane, size_t sites, size_t channels, const Mixtures& p, int16_t* y) {
   for (size_t i = 0; i < sites; ++i) {
-    Track& track = tracks_[lane[i]];
+    Track& track = tracks_[track_of(lane + i, tracks_.size())];
     for (size_t c = 0; c < channels; ++c) {
       const size_t at = i * static_cast<size_t>(p.count) * channels + c;
       const auto e = mixtures_.element(p.mean + at, p.k + at, p.share + at, p.count, channels);

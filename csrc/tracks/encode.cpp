@@ -31,12 +31,14 @@ void TrackEncoder::residuals(const uint16_t* lane, size_t sites, size_t channels
                              const int16_t* r) {
   const TableView& view = tables_.view();
   for (size_t i = sites; i-- > 0;) {
-    Track& track = tracks_[lane[i]];
+    Track& track = tracks_[track_of(lane + i, tracks_.size())];
     for (size_t at = (i + 1) * channels; at-- > i * channels;) {
-      const uint32_t size = static_cast<uint32_t>(r[at] < 0 ? -r[at] : r[at]), escape = view.y_escape[p.k[at]];
+      const int32_t symbol = once(r + at);
+      const size_t row = row_of(once(p.k + at));
+      const uint32_t size = static_cast<uint32_t>(symbol < 0 ? -symbol : symbol), escape = view.y_escape[row];
       const uint32_t m = std::min(size, escape);
       if (m == escape) put_escape(track, size - escape);
-      const Code code = view.y_codes[size_t{p.k[at]} * kYCodes + m];
+      const Code code = view.y_codes[row * kYCodes + m];
       const uint32_t f = frequency(code);
       // Slots of +m and -m take turns: +m owns the even ones of the interval.
       while (track.x >= uint64_t{kTrackLow >> kTableBits << 8} * f) {
@@ -44,7 +46,7 @@ void TrackEncoder::residuals(const uint16_t* lane, size_t sites, size_t channels
         track.x >>= 8;
       }
       const uint32_t rest = track.x % f;
-      track.x = (track.x / f << kTableBits) + first_slot(code) + (m == 0 ? rest : 2 * rest + (r[at] < 0));
+      track.x = (track.x / f << kTableBits) + first_slot(code) + (m == 0 ? rest : 2 * rest + (symbol < 0));
       bits_ += kTableBits - std::log2(f);
     }
   }
@@ -52,11 +54,11 @@ void TrackEncoder::residuals(const uint16_t* lane, size_t sites, size_t channels
 
 void TrackEncoder::mixture(const uint16_t* lane, size_t sites, size_t channels, const Mixtures& p, const int16_t* y) {
   for (size_t i = sites; i-- > 0;) {
-    Track& track = tracks_[lane[i]];
+    Track& track = tracks_[track_of(lane + i, tracks_.size())];
     for (size_t c = channels; c-- > 0;) {
       const size_t at = i * static_cast<size_t>(p.count) * channels + c;
       const auto e = mixtures_.element(p.mean + at, p.k + at, p.share + at, p.count, channels);
-      const int s = y[i * channels + c];
+      const int s = once(y + i * channels + c);
       if (s < e.low) {
         put_escape(track, static_cast<uint32_t>(e.low - 1 - s));
         put(track, 0, e.start(e.low), kMixtureBits);
@@ -77,7 +79,7 @@ void TrackEncoder::z(const int16_t* z, size_t n) {
   Track& track = tracks_[0];
   for (size_t i = n; i-- > 0;) {
     const size_t c = i % view.channels;
-    const int low = view.by_channel.low[c], escape = view.by_channel.escape[c], t = z[i] - low;
+    const int low = view.by_channel.low[c], escape = view.by_channel.escape[c], t = once(z + i) - low;
     const bool out = t < 0 || t >= escape;
     if (out) put_escape(track, static_cast<uint32_t>(t < 0 ? -2 * t - 1 : 2 * (t - escape)));
     const Code code = view.z_codes[c * 256 + static_cast<size_t>(out ? escape : t)];

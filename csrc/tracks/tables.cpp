@@ -38,9 +38,9 @@ MixtureTables::Element MixtureTables::element(const int16_t* mean, const uint8_t
   Element e{this, count, {}, {}, {}, 0, kSymbolMax, -kSymbolMax};
   for (int j = 0; j < count; ++j) {
     const size_t at = static_cast<size_t>(j) * stride;
-    e.mean[j] = mean[at];
-    e.k[j] = k[at];
-    e.share[j] = share_[share[at]];
+    e.mean[j] = once(mean + at);
+    e.k[j] = static_cast<uint8_t>(row_of(once(k + at)));
+    e.share[j] = share_[row_of(once(share + at))];
     e.total += e.share[j] << 24;
     const int centre = (e.mean[j] + 8) >> 4;
     e.low = std::min(e.low, centre - radius_[e.k[j]]);

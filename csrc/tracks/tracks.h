@@ -67,6 +67,13 @@ struct Mixtures {
   int count;
 };
 
+// *track, if there are so many. Throws std::runtime_error: who calls has checked it, and somebody has written to it since.
+inline size_t track_of(const uint16_t* track, size_t tracks) {
+  const uint16_t found = once(track);
+  if (found >= tracks) throw std::runtime_error("track: changed during the call");
+  return found;
+}
+
 class TrackEncoder {
  public:
   TrackEncoder(const Tables& tables, const MixtureTables& mixtures, size_t tracks);

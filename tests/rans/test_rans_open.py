@@ -243,7 +243,7 @@ def test_wrong_arguments():
         (lambda: batch([data], max_pixels=1.0), ValueError, "max_pixels: expected an integer, got float"),
         (lambda: batch([data], threads=0), ValueError, r"threads: expected 1\.\.256, got 0"),
         (lambda: batch([data], isa="sse9"), ValueError, "isa: expected one that this machine has"),
-        (lambda: batch([data], tables=None), TypeError, "incompatible"),
+        (lambda: batch([data], tables=None), TypeError, "tables: expected Tables, got NoneType"),
     ]:
         with pytest.raises(error, match=message):
             call()
