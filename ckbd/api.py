@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ckbd.codec import container, image, machine, zone
+from ckbd.codec import image, limits, machine, zone
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.encoder import Encoder
 from ckbd.codec.image import Picture
@@ -202,7 +202,7 @@ def load(
     *,
     device: str | torch.device = "cpu",
     team: Team,
-    max_pixels: int = container.MAX_PIXELS,
+    max_pixels: int = limits.MAX_PIXELS,
     carrier: torch.dtype | None = None,
     backend: str = "auto",
     precision: str = "auto",

@@ -9,7 +9,7 @@ import torch
 
 from ckbd import api
 from ckbd.api import Codec
-from ckbd.codec import container, machine
+from ckbd.codec import limits, machine
 from ckbd.model import arrays, library, places
 
 VARIANT = "ckbd-variant-1"  # ckbd.papers.file.FORMAT, whose import most have no use for
@@ -21,7 +21,7 @@ def load(
     device: str | torch.device = "cpu",
     threads: int | None = None,
     team: machine.Team | None = None,
-    max_pixels: int = container.MAX_PIXELS,
+    max_pixels: int = limits.MAX_PIXELS,
     carrier: torch.dtype | None = None,
     backend: str = "auto",
     precision: str = "auto",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 from ckbd._rans import crc32c
+from ckbd.codec import limits
 
 MAGIC = b"\xcbkb"
 VERSION = 1
 TRACKS = 2  # the version of other contexts' streams (docs/format.md, section 9)
-MAX_PIXELS = 1 << 27
+MOST_TRACKS = 65535
 ICC, ALPHA, EXIF, XMP = 1, 2, 128, 129
 SECTION_NAMES = {ICC: "icc", ALPHA: "alpha", EXIF: "exif", XMP: "xmp"}
 OPTIONAL = 128  # from here on a decoder may ignore a section
@@ -47,13 +48,16 @@ class Header:
 
 @dataclass(frozen=True)
 class Stream:
-    """A parsed stream. payload_offset: where the payload begins in the file. sections: type -> body."""
+    """A parsed stream. payload_offset: where the payload begins in the file. sections: type -> body. contents: what
+    ckbd.codec.sections.opened() finds in them.
+    """
 
     header: Header
     payload: bytes
     payload_offset: int = 0
     sections: dict[int, bytes] = field(default_factory=dict)
     section_offsets: dict[int, int] = field(default_factory=dict)
+    contents: dict[str, Any] | None = None
 
 
 def varint(value: int) -> bytes:
@@ -143,12 +147,12 @@ class _Reader:
         self.note(name, at, f"{got:08x}")
 
 
-def parse(data: bytes, max_pixels: int = MAX_PIXELS, version: int = VERSION) -> Stream:
+def parse(data: bytes, max_pixels: int = limits.MAX_PIXELS, version: int = VERSION) -> Stream:
     """Check every rule of the container and return its parts. Raises FormatError; another version is one, too."""
     return _parse(_Reader(_bytes(data)), max_pixels, (version,))
 
 
-def head(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+def head(data: bytes, max_pixels: int = limits.MAX_PIXELS) -> Header:
     """The header of a stream of either version, checked; data: its first HEAD bytes, or more. Raises FormatError."""
     return _head(_Reader(bytes(data[:HEAD])), max_pixels, (VERSION, TRACKS))[0]
 
@@ -248,16 +252,14 @@ def _head(r: _Reader, max_pixels: int, versions: tuple[int, ...]) -> tuple[Heade
     must("quality", 2 <= quality2 <= 200, f"expected 2..200, got {quality2}")
     if tracked:
         must("coder", coder == 0, f"expected 0, got {coder:#04x}")
-        must("tracks", 0 < tail <= max(1, -(-height // 64) * 4), f"expected 1 to one a row of sites, got {tail}")
+        most = min(max(1, -(-height // 64) * 4), MOST_TRACKS)
+        must("tracks", 0 < tail <= most, f"expected 1 to {most}, got {tail}")
     else:
         must("coder", coder & 7 <= 5 and coder < 0x80, f"expected a lane count up to 32, got {coder:#04x}")
     must("width", width > 0, "expected at least 1, got 0")
     must("height", height > 0, "expected at least 1, got 0")
-    must(
-        "height",
-        width * height <= max_pixels,
-        f"{width} x {height} pixels are more than the limit of {max_pixels} (max_pixels)",
-    )
+    too_large = limits.excess(width, height, max_pixels)
+    must("height", too_large is None, str(too_large))
     if not tracked:
         must("tail", (tail == 0) == (coder & 7 == 0), f"expected 0 with one lane and more with several, got {tail}")
     if flags & 2:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, checks, container, inputs, machine, payload, zone
+from ckbd.codec import batches, checks, container, inputs, machine, payload, sections, zone
 from ckbd.codec.container import Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
@@ -83,6 +83,7 @@ class Decoder:
             parsed = self.parse_all(streams)
 
         def pictures(group: list[Stream]) -> list[Picture]:
+            group = [sections.opened(s) for s in group]
             state = self.state(group)
             if self.painter is not None and fits(state.lattice):
                 return self.painter.pictures(group, state, self.stage)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import struct
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ckbd.codec import limits
 from ckbd.codec.files import metadata, output
 from ckbd.forks import Lock
 
@@ -30,6 +30,12 @@ SUFFIXES = tuple(".png .jpg .jpeg .jfif .webp .avif .tif .tiff .bmp .gif .jp2 .j
 # Formats, as Pillow calls them, to which it writes alpha, and ICC profiles.
 TRANSPARENT = ("PNG", "WEBP", "AVIF", "TIFF", "JPEG2000")
 PROFILED = ("PNG", "WEBP", "AVIF", "TIFF", "JPEG")
+SIDES = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}
+"""The longest sides that Pillow's writers have room for, of those that say it less clearly."""
+
+# What is read, as Pillow calls it: the formats of SUFFIXES. It knows many more, by readers that hardly anybody looks
+# at, and one that runs a program (EPS: Ghostscript).
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "WEBP", "AVIF", "TIFF", "JPEG2000")
 
 Source = str | os.PathLike[str] | IO[bytes]
 _OPENING = Lock()
@@ -113,7 +119,10 @@ def from_pil(image: Image.Image) -> Picture:
     Raises ValueError for mode F and for mode I beyond 16 bits.
     """
     image.load()  # Pillow turns TIFF files as it does so
+    if image.mode == "P" and image.palette is None:
+        raise ValueError("places in a palette (mode P) without the palette")
     icc, (exif, xmp) = image.info.get("icc_profile"), metadata.of(image)
+    icc = icc if isinstance(icc, bytes) else None  # TIFF files may have numbers there
     image = metadata.in_rgb(_upright(image), icc)
     if image.mode == "F":
         raise ValueError("floating-point pixels (mode F): the range meant for black to white is unknown")
@@ -176,11 +185,11 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
-def read(path: Source) -> Picture:
-    """The picture in an image file, its path or the file itself, by its contents, not its suffix.
+def read(path: Source, max_pixels: int = limits.MAX_PIXELS) -> Picture:
+    """The picture in an image file, its path or the file itself, by its contents, not its suffix: one of FORMATS.
 
-    Raises OSError if it cannot be read, ValueError if it is no image, damaged, larger than Pillow's own
-    limit of safety (PIL.Image.MAX_IMAGE_PIXELS) or not to be had in 8 bits.
+    Raises OSError if it cannot be read, ValueError if it is no image, damaged, not to be had in 8 bits, or larger, as
+    its header says, than max_pixels or than Pillow's own limit of safety (PIL.Image.MAX_IMAGE_PIXELS).
     """
     with ExitStack() as stack:
         try:
@@ -188,17 +197,25 @@ def read(path: Source) -> Picture:
             # several threads at once would leave as none of them has found them.
             with _OPENING.held(), warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                image = stack.enter_context(Image.open(path))
+                image = stack.enter_context(Image.open(path, formats=FORMATS))
+            refuse_excess(image, max_pixels)
             image.load()
         except UnidentifiedImageError as error:
-            raise ValueError("no image of a kind that this Pillow reads") from error
+            raise ValueError(f"no image of a kind that is read here ({', '.join(FORMATS)})") from error
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             limit = Image.MAX_IMAGE_PIXELS
             raise ValueError(f"more than {limit} pixels, the limit PIL.Image.MAX_IMAGE_PIXELS") from error
-        # What Pillow's readers raise for damaged files besides OSError and ValueError.
-        except (SyntaxError, TypeError, RuntimeError, EOFError, struct.error) as error:
-            raise ValueError(f"damaged image file: {error}") from error
+        except (OSError, ValueError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's readers have run into what they did not expect
+            raise ValueError(f"damaged image file: {error or type(error).__name__}") from error
         return from_pil(image)
+
+
+def refuse_excess(image: Image.Image | Picture, max_pixels: int) -> None:
+    """Raises ValueError for an image, which need not have been loaded, of more than max_pixels."""
+    if reason := limits.excess(image.width, image.height, max_pixels):
+        raise ValueError(f"image: {reason}")
 
 
 def find(
@@ -248,13 +265,24 @@ def write_to(file: IO[bytes], picture: Picture, format: str, **options: Any) -> 
         options = {"compress_level": 1, "compress_type": zlib.Z_RLE}
     if picture.alpha is not None and format not in TRANSPARENT:
         raise OSError(f"{format} files have no transparency (png, webp, avif, tiff and jp2 do)")
+    side = max(picture.width, picture.height)
+    if side > SIDES.get(format, side):
+        raise OSError(f"{format} files have at most {SIDES[format]} pixels a side, the picture has {side}")
     extra, left = metadata.options(format, picture.exif, picture.xmp)
     icc = picture.icc
     # WebP has no gray: a profile of it would not fit.
     if icc and (format not in PROFILED or (picture.gray and format == "WEBP")):
         icc, left = None, ["the profile", *left]
     options = {"icc_profile": icc} | extra | options
-    to_pil(dataclasses.replace(strip(picture), icc=icc)).save(file, format=format, **options)
+    try:
+        to_pil(dataclasses.replace(strip(picture), icc=icc)).save(file, format=format, **options)
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # as reading
+        size = f"{picture.width} x {picture.height} pixels"
+        raise OSError(
+            f"{format} files cannot hold this picture of {size}: {error or type(error).__name__}"
+        ) from error
     return left
 
 

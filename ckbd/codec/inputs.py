@@ -47,17 +47,22 @@ def from_torch(x: Tensor) -> Picture:
     return image.from_array(x.cpu().contiguous().numpy())
 
 
-def as_picture(source: Image.Image | np.ndarray | Picture | Tensor) -> Picture:
-    """A Picture of any of the four kinds that encode takes; TypeError for anything else."""
-    if isinstance(source, Picture):
-        return source
+def as_picture(source: AnyImage, max_pixels: int) -> Picture:
+    """A Picture of any of the four kinds that encode takes; TypeError for anything else, ValueError for one that is
+    too large: of a Pillow image, which may not have been loaded yet, before it is.
+    """
     if isinstance(source, Image.Image):
+        image.refuse_excess(source, max_pixels)
         return image.from_pil(source)
-    if isinstance(source, np.ndarray):
-        return image.from_array(source)
-    if isinstance(source, Tensor):
-        return from_torch(source)
+    if isinstance(source, (Picture, np.ndarray, Tensor)):
+        picture = source if isinstance(source, Picture) else _of_array(source)
+        image.refuse_excess(picture, max_pixels)
+        return picture
     raise TypeError(f"image: expected a PIL image, a numpy array, a tensor or a Picture, got {type(source).__name__}")
+
+
+def _of_array(array: np.ndarray | Tensor) -> Picture:
+    return image.from_array(array) if isinstance(array, np.ndarray) else from_torch(array)
 
 
 def pictures_and_qualities(
@@ -67,15 +72,8 @@ def pictures_and_qualities(
     several = isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4
     if isinstance(images, (Image.Image, np.ndarray, Picture, Tensor)) and not several:
         raise TypeError("images: expected a sequence of images, got a single one")
-    pictures = [as_picture(i) for i in images]
-    values = qualities(quality, len(pictures))
-    for picture in pictures:
-        if picture.width * picture.height > max_pixels:
-            raise ValueError(
-                f"image: {picture.width} x {picture.height} pixels are more than the limit of "
-                f"{max_pixels} (max_pixels)"
-            )
-    return pictures, values
+    pictures = [as_picture(i, max_pixels) for i in images]
+    return pictures, qualities(quality, len(pictures))
 
 
 def qualities(quality: Quality, count: int) -> list[float]:

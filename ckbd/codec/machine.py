@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -105,10 +106,18 @@ def alone() -> Iterator[None]:
 @contextmanager
 def working(device: torch.device) -> Iterator[None]:
     """What a codec's networks run in: alone() on a CPU, and without the caller's autocast, which other threads that
-    work for the same call would not have.
+    work for the same call would not have. Raises MemoryError where PyTorch's RuntimeError says that there is no more:
+    a picture may be too large for this machine. (A GPU's torch.OutOfMemoryError stays what it is.)
     """
     with alone() if device.type == "cpu" else nullcontext(), torch.autocast(device.type, enabled=False):
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if found := re.search(r"DefaultCPUAllocator: .*?(\d+) bytes", str(error)):
+                raise MemoryError(f"not enough memory for {found[1]} bytes more") from error
+            if "could not create a primitive" in str(error):  # oneDNN's, whose shapes here are always right
+                raise MemoryError("not enough memory for a convolution") from error
+            raise
 
 
 class Each(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -75,11 +77,20 @@ def metadata_of(s: Stream) -> dict[str, bytes]:
     }
 
 
-def finished(s: Stream, rgb: np.ndarray) -> Picture:
-    """The picture of a stream's pixels, with what its sections hold. Raises FormatError for a damaged one."""
-    h = s.header
-    alpha = None
+def opened(s: Stream) -> Stream:
+    """The stream with its contents: what its sections hold, by their names in Picture. Before there are pixels: a
+    damaged one is not worth them. Raises FormatError.
+    """
+    h, contents = s.header, dict[str, Any](metadata_of(s))
+    if container.ICC in s.sections:
+        contents["icc"] = s.sections[container.ICC]
     if container.ALPHA in s.sections:
         offset = s.section_offsets[container.ALPHA]
-        alpha = unpack_alpha(s.sections[container.ALPHA], h.height, h.width, offset)
-    return Picture(rgb, alpha, h.gray, s.sections.get(container.ICC), **metadata_of(s))
+        contents["alpha"] = unpack_alpha(s.sections[container.ALPHA], h.height, h.width, offset)
+    return dataclasses.replace(s, contents=contents)
+
+
+def finished(s: Stream, rgb: np.ndarray) -> Picture:
+    """The picture of the pixels of a stream that has been opened()."""
+    assert s.contents is not None
+    return Picture(rgb, gray=s.header.gray, **s.contents)

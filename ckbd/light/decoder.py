@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ckbd import _passes, _rans
-from ckbd.codec import batches, checks, container, payload, sections
+from ckbd.codec import batches, checks, container, limits, payload, sections
 from ckbd.codec.container import Stream
 from ckbd.codec.image import Picture
 from ckbd.light.synthesis import Synthesis, shapes
@@ -23,7 +23,7 @@ class Decoder:
     where NumPy's products are not exact.
     """
 
-    def __init__(self, model: str | Path = "default", max_pixels: int = container.MAX_PIXELS):
+    def __init__(self, model: str | Path = "default", max_pixels: int = limits.MAX_PIXELS):
         if not exact():
             raise ValueError("NumPy's products in float32 are not exact here, streams would not decode")
         read, text = arrays.read(library.find(model), arrays.FORMAT)
@@ -38,7 +38,7 @@ class Decoder:
 
     def decode(self, stream: bytes) -> Picture:
         """A stream's picture. Raises FormatError."""
-        s = self._parse(stream)
+        s = sections.opened(self._parse(stream))
         h, y_hat = s.header, self._y_hat(s)
         with np.errstate(all="ignore"):  # a model's numbers may be beyond all use, and are black pixels then
             gain = np.exp(self._log_gain(h.quality2 / 2)).astype(np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ckbd.api import Codec
-from ckbd.codec import container, machine
+from ckbd.codec import limits, machine
 from ckbd.papers import file
 from ckbd.papers.decoder import VariantDecoder
 from ckbd.papers.encoder import VariantEncoder
@@ -20,7 +20,7 @@ def load(
     *,
     device: str | torch.device = "cpu",
     team: machine.Team,
-    max_pixels: int = container.MAX_PIXELS,
+    max_pixels: int = limits.MAX_PIXELS,
 ) -> Codec[VariantEncoder, VariantDecoder]:
     """ckbd.load of a variant's file, for a team of threads. The exact zone runs on the CPU, whatever the device."""
     place = machine.device_of(device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ckbd import _rans
-from ckbd.codec import batches, container, inputs, machine
+from ckbd.codec import batches, container, inputs, machine, sections
 from ckbd.codec.checks import check_fits, check_range, damage
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.image import Picture
@@ -28,10 +28,14 @@ from ckbd.papers.tables import Tables
 from ckbd.papers.zone import Zone
 
 T = TypeVar("T")
+WORTH = 8  # sites a step; steps take about as long as so many of scan.TunedRaster's
 
 
 class VariantDecoder:
-    """A loaded variant's way from streams to pictures. order: "raster", "wavefront" or "tuned" (scan.TunedRaster)."""
+    """A loaded variant's way from streams to pictures.
+
+    order: "raster", "wavefront" or "tuned" (scan.TunedRaster), or "auto", that of the last two which suits a stream.
+    """
 
     def __init__(
         self,
@@ -46,7 +50,7 @@ class VariantDecoder:
         self.model, self.zone, self.tables = model, exact, tables
         self.device, self.team, self.max_pixels = device, team, max_pixels
         self.renderer = Renderer(model.g_s, model.log_ungain, device, team.on(device))
-        self.order = "wavefront"
+        self.order = "auto"
         serial = exact is not None and model.config.context.order is None
         self._tuned = scan.TunedRaster(model.layers, model.config) if serial else None
 
@@ -56,7 +60,12 @@ class VariantDecoder:
 
     def decode(self, streams: Sequence[bytes]) -> list[Picture]:
         """As ckbd.Codec.decode_pictures, each stream by itself, on a CPU side by side."""
-        return self._each(lambda s: self.renderer.pictures([s], self.latents(s), self.stage)[0], streams)
+
+        def picture(s: Stream) -> Picture:
+            s = sections.opened(s)
+            return self.renderer.pictures([s], self.latents(s), self.stage)[0]
+
+        return self._each(picture, streams)
 
     def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
         """As ckbd.Codec.decode_latents."""
@@ -108,11 +117,14 @@ class VariantDecoder:
             psi = self.zone.psi(z, h.quality2 >> 1)
         with self.stage("phases"):
             state = self.zone.begin(psi)
-        if self.order == "tuned" and self._tuned is not None:
+        order = self.order
+        if order == "auto":
+            order = "tuned" if self._tuned is not None and self._narrow(H, W, h.tracks) else "wavefront"
+        if order == "tuned" and self._tuned is not None:
             y_hat = self._tuned_scan(self._tuned, decoder, state.psi_acc, h.tracks)
             decoder.finish()
             return y_hat
-        for first, last, sites in scan.steps(c.context, H, W, h.tracks, self.order):
+        for first, last, sites in scan.steps(c.context, H, W, h.tracks, order):
             with self.stage("phases"):
                 mean, k, share = self.zone.at(state, sites, first)
             with self.stage("coder"):
@@ -122,6 +134,11 @@ class VariantDecoder:
                 self.zone.put(state, sites, y, last)
         decoder.finish()
         return state.y_hat
+
+    def _narrow(self, height: int, width: int, tracks: int) -> bool:
+        """Whether a wavefront would take so few sites a step that a site after the other is quicker."""
+        steps = scan.starts(height, width, self.model.config.context.skew, tracks)[-1] + width
+        return height * width < WORTH * steps
 
     def _step(
         self, decoder: _rans.TrackDecoder, track: np.ndarray, mean: np.ndarray, k: np.ndarray, share: np.ndarray

@@ -118,7 +118,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedVariant:
     read, text = arrays.read(path, FORMAT)
     try:
         c = VariantConfig(**json.loads(text))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"config: {error}") from error
     for name, wanted in context_tensors(c).items():
         if not np.array_equal(arrays.expect(read, name, "uint8", tuple(wanted.shape)), wanted.numpy()):

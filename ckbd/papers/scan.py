@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from ckbd.codec.container import MOST_TRACKS
 from ckbd.kernels import numerics
 from ckbd.model.model import ExactLayers
 from ckbd.papers.context import Context
@@ -27,8 +28,8 @@ def raster(height: int, width: int) -> Iterator[Sites]:
             yield np.array([row]), np.array([column])
 
 
-def wavefront(height: int, width: int, skew: int, tracks: int) -> Iterator[Sites]:
-    """All sites that may be decoded at once, step by step, rows ascending.
+def starts(height: int, width: int, skew: int, tracks: int) -> list[int]:
+    """The step of a wavefront with which each row begins; it takes width of them.
 
     Row r starts when row r - 1 is skew sites ahead and row r - tracks, which comes before it in its track, is done.
     """
@@ -36,11 +37,20 @@ def wavefront(height: int, width: int, skew: int, tracks: int) -> Iterator[Sites
     for row in range(height):
         first = start[row - 1] + min(skew, width) if row else 0
         start.append(max(first, start[row - tracks] + width) if row >= tracks else first)
-    begins = np.array(start)
+    return start
+
+
+def wavefront(height: int, width: int, skew: int, tracks: int) -> Iterator[Sites]:
+    """All sites that may be decoded at once, step by step, rows ascending."""
+    start = starts(height, width, skew, tracks)
+    begins = np.array(start)  # which never fall, so that the rows of a step are neighbours
+    first = after = 0
     for step in range(start[-1] + width):
-        rows = np.flatnonzero((begins <= step) & (step < begins + width))
-        if rows.size:
-            yield rows, step - begins[rows]
+        while after < height and start[after] <= step:
+            after += 1
+        while start[first] + width <= step:
+            first += 1
+        yield np.arange(first, after), step - begins[first:after]
 
 
 def phases(context: Context, height: int, width: int) -> Iterator[Sites]:
@@ -68,7 +78,7 @@ def tracks_for(context: Context, height: int, width: int, bits: float) -> int:
     """
     if context.order is not None:
         return 1
-    return max(1, min(height, -(-width // context.skew), int((12 + 0.003 * bits / 8) / 6)))
+    return max(1, min(height, -(-width // context.skew), int((12 + 0.003 * bits / 8) / 6), MOST_TRACKS))
 
 
 class TunedRaster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -54,14 +55,21 @@ class Encoding:
             quality = repeat(*inputs.qualities(float(quality), 1))
         inputs.effort_of(effort, self.encoder.EFFORTS)
         # Pictures that are read are large, so not many more than are needed.
-        items = sources.read(images, image.read, ahead=min(2 * self.parallel * self.batch, sources.READ_AHEAD))
+        load = partial(image.read, max_pixels=self.encoder.max_pixels)
+        items = sources.read(images, load, ahead=min(2 * self.parallel * self.batch, sources.READ_AHEAD))
         return self._iterate(items, iter(quality), effort, on_error == "raise")
 
     def _iterate(self, items: Iterator[Item], quality: Iterator[float], effort: int | None, raises: bool) -> Named:
         def work(batch: list[tuple[Item, float]]) -> list[Any]:
             return self._encode([item.value for item, _ in batch], [q for _, q in batch], effort)
 
-        found = flow.run(_windows(items, quality, self.batch), work, self.team, self.parallel, 2 * self.parallel)
+        found = flow.run(
+            _windows(items, quality, self.batch, self.encoder.max_pixels),
+            work,
+            self.team,
+            self.parallel,
+            2 * self.parallel,
+        )
         try:
             for (item, _), result in found:
                 if isinstance(result, Exception) and (raises or not isinstance(result, (OSError, ValueError))):
@@ -74,7 +82,7 @@ class Encoding:
 
     def _encode(self, images: list[Any], qualities: list[float], effort: int | None) -> list[Any]:
         """A stream, or what was wrong with the image, of each."""
-        results: list[Any] = [_picture(one) for one in images]
+        results: list[Any] = [_picture(one, self.encoder.max_pixels) for one in images]
         good = [i for i, one in enumerate(results) if isinstance(one, Picture)]
         lane = self.lanes.take()
         try:
@@ -98,10 +106,10 @@ class Encoding:
             return error
 
 
-def _picture(source: Any) -> Any:
+def _picture(source: Any, max_pixels: int) -> Any:
     """A Picture, or what is wrong with it."""
     try:
-        return source if isinstance(source, Exception) else inputs.as_picture(source)
+        return source if isinstance(source, Exception) else inputs.as_picture(source, max_pixels)
     except (ValueError, TypeError) as error:
         return error
 
@@ -115,10 +123,12 @@ def _pixels(source: Any) -> int:
     return 0
 
 
-def _windows(items: Iterator[Item], quality: Iterator[float], count: int) -> Iterator[Window[tuple[Item, float]]]:
+def _windows(
+    items: Iterator[Item], quality: Iterator[float], count: int, max_pixels: int
+) -> Iterator[Window[tuple[Item, float]]]:
     taken: list[tuple[Item, float]] = []
     pixels = 0
-    held = Held(_with_quality(items, quality))
+    held = Held(_with_quality(items, quality, max_pixels))
     for item, own in held:
         taken.append((item, own))
         pixels += _pixels(item.value)
@@ -130,14 +140,14 @@ def _windows(items: Iterator[Item], quality: Iterator[float], count: int) -> Ite
     held.check()
 
 
-def _with_quality(items: Iterator[Item], quality: Iterator[float]) -> Iterator[tuple[Item, float]]:
+def _with_quality(items: Iterator[Item], quality: Iterator[float], max_pixels: int) -> Iterator[tuple[Item, float]]:
     for item in items:
         own = next(quality, None)
         if own is None:
             raise ValueError(f"quality: there are fewer than images, none is left for {item.name!r}")
         (own,) = inputs.qualities(own, 1)
         if isinstance(item.value, Tensor):
-            item = item._replace(value=_picture(item.value.clone()))  # here, on the stream of who made it
+            item = item._replace(value=_picture(item.value.clone(), max_pixels))  # here, on the stream of who made it
         elif isinstance(item.value, np.ndarray):
             item = item._replace(value=item.value.copy())  # whoever gave it may write to it while it waits
         yield item, own

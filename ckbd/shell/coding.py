@@ -32,6 +32,8 @@ def load(args: argparse.Namespace, model: str | Path, team: Team | None = None) 
     import ckbd
 
     options = {"device": args.device, "backend": args.backend, "precision": args.precision}
+    if "max_pixels" in args:
+        options["max_pixels"] = args.max_pixels
     return ckbd.load(model, **options, **({"threads": args.threads} if team is None else {"team": team}))
 
 
@@ -84,6 +86,7 @@ def _write(job: Job, write: Callable[[Any], Any]) -> Any:
 
 def encode(args: argparse.Namespace) -> int:
     from ckbd.codec import image
+    from ckbd.shell import quiet
 
     def pictures(folder: Path, onerror: Callable[[OSError], object]) -> list[Path]:
         return image.find(folder, onerror=onerror)
@@ -96,7 +99,8 @@ def encode(args: argparse.Namespace) -> int:
 
     def work(job: Job) -> Done:
         seekable = job.source is not None and job.source.is_file()
-        picture = image.read(str(job.source) if seekable else io.BytesIO(job.read()))
+        file = str(job.source) if seekable else io.BytesIO(job.read())
+        picture = image.read(file, args.max_pixels)
         if args.strip:
             picture = image.strip(picture)
         if args.target_bpp is None and args.target_psnr is None:
@@ -112,7 +116,8 @@ def encode(args: argparse.Namespace) -> int:
         line = f"{len(stream)} bytes  {8 * len(stream) / pixels:.4f} bpp  quality {quality:g}"
         return Done(line, len(stream), pixels)
 
-    return run(todo, work, **_how(args), ordered=_side_by_side(args, codec.team, codec.device))
+    with quiet.pillow():
+        return run(todo, work, **_how(args), ordered=_side_by_side(args, codec.team, codec.device))
 
 
 def decode(args: argparse.Namespace) -> int:
@@ -152,7 +157,7 @@ def _decoders(args: argparse.Namespace, todo: Plan) -> tuple[Callable[[bytes], P
         from ckbd.light.decoder import Decoder
 
         def light(model: str | Path) -> Callable[[bytes], Picture]:
-            return Decoder(model).decode
+            return Decoder(model, args.max_pixels).decode
 
         return _reading(Readers(light, args.model), args), map
     from ckbd.codec import machine

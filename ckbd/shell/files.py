@@ -111,7 +111,8 @@ def reason_of(error: BaseException, subject: object) -> str:
     if isinstance(error, OSError) and error.strerror:
         other = error.filename is not None and str(error.filename) != str(subject)
         return f"{error.strerror}: {error.filename}" if other else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    unsaid = "not enough memory" if isinstance(error, MemoryError) else type(error).__name__
+    return " ".join(str(error).split()) or unsaid
 
 
 def say(*lines: str, out: TextIO | None = None) -> None:

@@ -56,6 +56,10 @@ def run(
             raise  # who read our output has gone, which is no fault of this file
         except BAD_INPUT as error:
             return None, error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, of a GPU
+                raise
+            return None, error
 
     for path, reason in plan.missing:
         complain(path, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from ckbd.codec import limits
 from ckbd.shell import arguments, coding, looking
 
 
@@ -146,6 +147,13 @@ def _files() -> argparse.ArgumentParser:
     )
     group.add_argument("--quiet", "-q", action="store_true", help="print only what went wrong")
     group.add_argument("--strip", action="store_true", help="leave EXIF and XMP behind")
+    group.add_argument(
+        "--max-pixels",
+        type=arguments.positive(int),
+        default=limits.MAX_PIXELS,
+        metavar="N",
+        help="refuse larger pictures (default: %(default)s; a side counts as 64 at least)",
+    )
     group.add_argument(
         "--jobs", type=arguments.positive(int), metavar="N", help="files at a time (default: one a thread)"
     )

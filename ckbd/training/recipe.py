@@ -104,7 +104,7 @@ class Recipe:
         """The recipe of a JSON file with some of the fields changed; ValueError naming what is wrong."""
         try:
             given = json.loads(Path(path).read_text())
-        except ValueError as error:  # no JSON, or no text
+        except (ValueError, RecursionError) as error:  # no JSON, or no text, or more brackets than can be followed
             raise ValueError(f"{path}: {error}") from error
         _check_fields(str(path), given, cls)
         return cls(**(given | changes))

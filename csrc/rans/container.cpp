@@ -11,6 +11,7 @@ namespace {
 constexpr uint8_t kMagic[3] = {0xCB, 'k', 'b'};
 constexpr int kVersion = 1;
 constexpr uint32_t kMostSections = 256;
+constexpr uint64_t kLeastSide = 64;
 constexpr int kOptional = 128;  // section types from here on may be unknown
 
 std::string number(uint64_t value) { return std::to_string(value); }
@@ -157,10 +158,13 @@ Container parse_container(const Coder& coder, const uint8_t* data, size_t size, 
   }
   if (c.width == 0) fail("width", width_at, "expected at least 1, got 0");
   if (c.height == 0) fail("height", height_at, "expected at least 1, got 0");
-  if (uint64_t{c.width} * c.height > max_pixels) {
+  // A side counts as a whole patch at least, as what follows sees it.
+  const bool large = uint64_t{c.width} * c.height > max_pixels;
+  const uint64_t counted = std::max<uint64_t>(c.width, kLeastSide) * std::max<uint64_t>(c.height, kLeastSide);
+  if (large || counted > std::max(max_pixels, kLeastSide * kLeastSide)) {
     fail("height", height_at,
          number(c.width) + " x " + number(c.height) + " pixels are more than the limit of " + number(max_pixels) +
-             " (max_pixels)");
+             " (max_pixels)" + (large ? "" : ", a side counting as " + number(kLeastSide) + " at least"));
   }
   if ((c.tail == 0) != (c.lanes_log2 == 0)) {
     fail("tail", tail_at, "expected 0 with one lane and more with several, got " + number(c.tail));

@@ -12,7 +12,7 @@ from rans_cases import TABLES, check_margins, room
 import ckbd
 from ckbd import _rans
 from ckbd._rans import crc32c
-from ckbd.codec import batches, checks, container
+from ckbd.codec import batches, checks, container, limits
 from ckbd.codec.container import FormatError, Header, Stream, pack, varint
 from ckbd.codec.tables import coder_tables
 from ckbd.kernels import numerics
@@ -27,14 +27,14 @@ MOST = (1 << 64) - 1
 OTHER = {"tables": TABLES, "model": b"modelx", "channels": 3}  # tables of rans_cases.py, for streams of our own
 
 
-def batch(streams, *, tables=GOLDEN_TABLES, max_pixels=container.MAX_PIXELS, model=MODEL, channels=M, **options):
+def batch(streams, *, tables=GOLDEN_TABLES, max_pixels=limits.MAX_PIXELS, model=MODEL, channels=M, **options):
     return _rans.Batch(tables, streams, model=model, channels=channels, max_pixels=max_pixels, **options)
 
 
 class Chain:
     """One stream by Python: the error's triple, or what it says of itself; then its symbols or the triple."""
 
-    def __init__(self, data, max_pixels=container.MAX_PIXELS, tables=GOLDEN_TABLES, model=MODEL, channels=M):
+    def __init__(self, data, max_pixels=limits.MAX_PIXELS, tables=GOLDEN_TABLES, model=MODEL, channels=M):
         self.error, self.header, self.n_z, self.n_r = None, (0,) * 8, 0, 0
         try:
             s = self.stream = container.parse(data, max_pixels)
@@ -93,7 +93,7 @@ def errors_of(chains):
     return [(i, *one.error) for i, one in enumerate(chains) if one.error is not None]
 
 
-def check_opening(streams, max_pixels=container.MAX_PIXELS, **options):
+def check_opening(streams, max_pixels=limits.MAX_PIXELS, **options):
     """Batch's outcome of each is the chain's; returns the fields in which they fail."""
     chains = [Chain(data, max_pixels, **options) for data in streams]
     made = batch(streams, max_pixels=max_pixels, **options)

@@ -1,6 +1,7 @@
 """Models by config: real streams of every kind, read in every order, and what must be refused."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, textured, tiny_model
+from safetensors.numpy import save_file
 
 import ckbd
 from ckbd import loading
@@ -17,7 +19,7 @@ from ckbd.evaluation.evaluate import EXCESS_BYTES, EXCESS_SHARE
 from ckbd.kernels import numerics, reference
 from ckbd.model import entropy
 from ckbd.model.model import hyper_map, projected
-from ckbd.papers import context
+from ckbd.papers import context, scan
 from ckbd.papers import file as variantfile
 from ckbd.papers.cut import cut
 from ckbd.papers.variant import Variant, VariantConfig, parameters, project_psi, with_context
@@ -86,7 +88,7 @@ def test_streams_come_back_in_every_order_and_cost_what_was_estimated(codecs, ki
         want = 16 * (z.reshape(8, 8, -1) if (codec.decoder.zone is None) else symbols)
         if codec.model.config.centred and codec.decoder.zone is not None:
             want = want + mean[:, :, 0]
-        for order in ("raster", "wavefront", "tuned"):
+        for order in ("auto", "raster", "wavefront", "tuned"):
             codec.decoder.order = order
             (latents,) = codec.decode_latents([stream])
             assert np.array_equal(latents, want.transpose(2, 0, 1)), order
@@ -221,8 +223,11 @@ def test_hostile_streams_are_refused_with_field_and_offset(codecs, kind):
     with pytest.raises(ckbd.FormatError, match="cannot hold a picture"):
         codec.decode([container.pack(dataclasses.replace(parsed, header=large))])
     many = dataclasses.replace(parsed.header, tracks=5)
-    with pytest.raises(ckbd.FormatError, match="tracks at byte 1[0-9]: expected 1 to one a row of sites, got 5"):
+    with pytest.raises(ckbd.FormatError, match="tracks at byte 1[0-9]: expected 1 to 4, got 5"):
         codec.decode([container.pack(dataclasses.replace(parsed, header=many))])
+    tall = dataclasses.replace(parsed.header, width=1, height=1 << 20, tracks=65536)
+    with pytest.raises(ckbd.FormatError, match="tracks at byte 1[0-9]: expected 1 to 65535, got 65536"):
+        codec.decode([container.pack(dataclasses.replace(parsed, header=tall))])
     if kind != "raster-mixture":
         many = dataclasses.replace(parsed.header, tracks=2)
         with pytest.raises(ckbd.FormatError, match="tracks at byte 1[0-9]: expected 1, the model codes in phases"):
@@ -260,6 +265,30 @@ def test_model_files_say_what_they_are_twice(tmp_path, tensor):
         ckbd.load(path)
 
 
+def test_brackets_without_end_are_no_config(tmp_path):
+    model = variant(context="raster")
+    path = tmp_path / "m.safetensors"
+    tensors = {name: t.numpy() for name, t in variantfile.export(model).items()}
+    save_file(tensors, path, {"format": variantfile.FORMAT, "config": "[" * 100000})
+    with pytest.raises(ValueError, match="config: "):
+        ckbd.load(path)
+
+
+@pytest.mark.parametrize("width, height, walk", [(64, 400, "tuned"), (700, 500, "wavefront")])
+def test_a_scan_is_walked_in_the_order_that_suits_it(codecs, monkeypatch, width, height, walk):
+    codec, walked = codecs("raster"), []
+    for name in ("tuned", "wavefront"):
+        place, method = (scan.TunedRaster, "run") if name == "tuned" else (scan, "wavefront")
+        real = getattr(place, method)
+        note = functools.partial(lambda name, real, *args: walked.append(name) or real(*args), name, real)
+        monkeypatch.setattr(place, method, functools.partialmethod(note) if name == "tuned" else note)
+    (stream,) = codec.encode([textured(height, width)], 100)
+    walked.clear()
+    codec.decoder.order = "auto"
+    codec.decode_latents([stream])
+    assert walked == [walk]
+
+
 def test_a_supernet_wants_a_mask_for_each_step():
     model = Variant(config(context="none", centring="integer", supernet=True))
     with pytest.raises(ValueError, match="only: a supernet needs the mask"):
@@ -277,7 +306,7 @@ def test_what_a_variant_cannot_do_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["raster", "mixture"])
-@pytest.mark.parametrize("order", ["raster", "wavefront", "tuned"])
+@pytest.mark.parametrize("order", ["auto", "raster", "wavefront", "tuned"])
 def test_golden_streams_decode_to_their_latents(name, order):
     """Changing what one decodes to is a new format version."""
     want = json.loads((GOLDEN / "variants.json").read_text())[name]

@@ -274,7 +274,7 @@ def test_a_fork_before_first_use_may_decode(tiny_path, streams, want):
 
     def work():
         for x, rgb in zip(codec.decode_tensors(streams, layout="HWC"), want, strict=True):
-            assert torch.equal(x, rgb)
+            assert np.array_equal(x, rgb)  # PyTorch's own threads, where it has had some, a child waits for in vain
 
     in_child(work)
 
@@ -288,7 +288,7 @@ def test_a_fork_in_the_middle_of_an_iteration(tiny_path, streams, want):
 
     def work():
         for x, rgb in zip(codec.decode_tensors(streams, layout="HWC"), want, strict=True):
-            assert torch.equal(x, rgb)
+            assert np.array_equal(x, rgb)  # PyTorch's own threads, where it has had some, a child waits for in vain
         with pytest.raises(RuntimeError, match="only in the process that began it"):
             next(iterator)
 

@@ -9,12 +9,13 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
+import torch
 from jpeg_codec import JpegCodec
 from PIL import Image
 from shell_cases import files, photo
 
 from ckbd import cli, loading
-from ckbd.codec import container
+from ckbd.codec import container, machine
 from ckbd.codec.image import Picture, psnr
 from ckbd.kernels import products
 from ckbd.shell import about
@@ -52,8 +53,8 @@ def test_one_file_there_and_back(here, loads, capsys):
     with Image.open("b.bmp") as pil:
         assert pil.size == (30, 19) and pil.format == "BMP"
     assert loads == [
-        ("m", {"device": "cpu", "threads": 2, "backend": "torch", "precision": "auto"}),
-        ("m", {"device": "cpu", "team": ANY, "backend": "auto", "precision": "auto"}),
+        ("m", {"device": "cpu", "threads": 2, "backend": "torch", "precision": "auto", "max_pixels": 1 << 27}),
+        ("m", {"device": "cpu", "team": ANY, "backend": "auto", "precision": "auto", "max_pixels": 1 << 27}),
     ]
 
 
@@ -275,6 +276,58 @@ def test_an_image_that_the_suffix_cannot_hold_fails_alone(here, monkeypatch, cap
 
 
 FIELDS = [("magic", 0, 4, "ckbd"), ("width", 4, 2, "768"), ("payload", 6, 1000, "")]
+
+
+class Exhausted(JpegCodec):
+    """For which one picture of three is too large: as PyTorch says it, of a CPU by itself."""
+
+    def __init__(self, fail):
+        self.fail = fail
+
+    def encode(self, images, quality, effort=None):
+        if images[0].width == 100:
+            self.fail()
+        return super().encode(images, quality, effort)
+
+
+def out_of_a_gpus_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nMore about it.")
+
+
+def out_of_memory():
+    with machine.working(torch.device("cpu")):
+        torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "fail, reason",
+    [(out_of_memory, "not enough memory for 11529"), (out_of_a_gpus_memory, "CUDA out of memory. Tri")],
+)
+def test_a_picture_too_large_for_the_memory_fails_alone(fail, reason, here, monkeypatch, capsys):
+    monkeypatch.setattr("ckbd.load", lambda *_, **__: Exhausted(fail), raising=False)
+    for name, width in (("a", 40), ("b", 100), ("c", 30)):
+        photo(here / f"in/{name}.png", width=width)
+    assert cli.main(["encode", "in", "out"]) == 1
+    assert files(here / "out") == ["a.ckbd", "c.ckbd"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ckbd: in/b.png: {reason}")
+
+
+def test_the_limit_of_pixels_is_the_command_lines(here, tiny_path, monkeypatch, capsys):
+    monkeypatch.undo()  # a real codec
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own is none here
+    photo(here / "a.png", 70, 80)
+    model = ("--model", str(tiny_path))
+    assert cli.main(["encode", "a.png", "--max-pixels", "5599", *model]) == 1
+    assert "70 pixels are more than the limit of 5599 (max_pixels)" in capsys.readouterr().err
+    assert cli.main(["encode", "a.png", "--max-pixels", "5600", *model]) == 0
+    assert Image.MAX_IMAGE_PIXELS == 100
+    for jobs in ("1", "2"):
+        how = ("--jobs", jobs, *model)
+        assert cli.main(["decode", "a.ckbd", "b.bmp", "--max-pixels", "5599", "--force", *how]) == 1
+        assert "height at byte 14: 80 x 70 pixels are more than the limit of 5599" in capsys.readouterr().err
+        assert cli.main(["decode", "a.ckbd", "b.bmp", "--max-pixels", "5600", "--force", *how]) == 0
 
 
 def test_info_shows_every_field(here, monkeypatch, capsys):

@@ -140,7 +140,7 @@ def test_what_is_not_there_is_listed(here):
         (FileNotFoundError(2, "No such file or directory", "b.png"), "No such file or directory: b.png"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (ValueError("two\n  lines"), "two lines"),
-        (MemoryError(), "MemoryError"),
+        (MemoryError(), "not enough memory"),
     ],
 )
 def test_a_reason_is_one_line(error, text):

@@ -203,10 +203,10 @@ def test_two_at_a_time_that_skip_what_the_other_has_done(workshop, monkeypatch, 
         photo(f"in/{i}.png", seed=i)
     real = image.read
 
-    def read(source):
+    def read(source, max_pixels):
         Path("s/3.ckbd").parent.mkdir(exist_ok=True)
         Path("s/3.ckbd").write_bytes(b"by another process")
-        return real(source)
+        return real(source, max_pixels)
 
     monkeypatch.setattr(image, "read", read)
     assert cli.main(["encode", "in", "s", "--model", "one", "--skip-existing", "--jobs", "1"]) == 0
