@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MAX_PIXELS = 1 << 27
-"""Of a picture, unless somebody says otherwise: as many as large cameras have, and 3 GB of a decoder's memory."""
+"""Of a picture, unless somebody says otherwise: as large cameras have them, and 2 to 4 GB of a decoder's memory."""
 
 LEAST_SIDE = 64  # what a side counts as at least, since networks and coder see whole patches
 
