@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ckbd import _rans
 from ckbd.codec import batches, container
 from ckbd.codec.container import FormatError, Stream
+
+LARGE = 1 << 26  # bytes, more than most streams have
+
+
+def read(path: str | Path) -> bytes:
+    """A stream's file. A large one is read only if its header is in order: it may be anything by a stream's name,
+    and more than there is memory for. Raises OSError, FormatError.
+    """
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > LARGE:
+            container.head(file.read(container.HEAD), (1 << 64) - 1)
+            file.seek(0)
+        return file.read()
 
 
 def damage(s: Stream, error: _rans.StreamError) -> FormatError:

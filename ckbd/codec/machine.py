@@ -116,7 +116,7 @@ def working(device: torch.device) -> Iterator[None]:
             if found := re.search(r"DefaultCPUAllocator: .*?(\d+) bytes", str(error)):
                 raise MemoryError(f"not enough memory for {found[1]} bytes more") from error
             if "could not create a primitive" in str(error):  # oneDNN's, whose shapes here are always right
-                raise MemoryError("not enough memory for a convolution") from error
+                raise MemoryError(f"not enough memory, it seems: oneDNN {error}") from error
             raise
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ckbd.codec import batches, container
+from ckbd.codec import batches, checks, container
 from ckbd.codec.container import FormatError
 from ckbd.codec.decoder import Decoder
 from ckbd.codec.machine import Team
@@ -74,7 +73,7 @@ class Decoding:
             raise ValueError("half: models of the papers run in float32 alone")
         else:
             work = Singly(self.decoder, self.device, form)
-        items = sources.read(streams, _read, out)
+        items = sources.read(streams, checks.read, out)
         return self._iterate(items, work, on_error == "raise", batch_pixels, batch_count)
 
     def _iterate(self, items: Iterator[Item], work: Singly, raises: bool, pixels: int, count: int) -> Named:
@@ -117,10 +116,6 @@ class Decoding:
     def tensors(self, streams: Sequence[Any], **options: Any) -> list[Tensor]:
         """As ckbd.Codec.decode_tensors."""
         return [x for _, x in self.run(streams, **options)]
-
-
-def _read(path: Any) -> bytes:
-    return Path(path).read_bytes()
 
 
 def _buffer(stream: Any) -> Any:

@@ -123,7 +123,7 @@ def encode(args: argparse.Namespace) -> int:
 def decode(args: argparse.Namespace) -> int:
     if "numpy" not in sys.modules:  # which reads it: products are small here, and threads would spin for each other
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from ckbd.codec import image
+    from ckbd.codec import checks, image
 
     suffix = args.format or ".png"
     suffixes = image.SUFFIXES if args.format is None else (suffix,)
@@ -137,7 +137,7 @@ def decode(args: argparse.Namespace) -> int:
     picture_of, ordered = _decoders(args, todo)
 
     def work(job: Job) -> Done:
-        stream = job.read()
+        stream = job.read() if job.source is None else checks.read(job.source)
         picture = picture_of(stream)
         if args.strip:
             picture = image.strip(picture)

@@ -12,11 +12,11 @@ from ckbd.shell.files import BAD_INPUT, PIPE, Job, UsageError, complain, reason_
 
 
 def info(args: argparse.Namespace) -> int:
-    from ckbd.codec import container
+    from ckbd.codec import checks, container
     from ckbd.model import library
 
     try:
-        data = Job(None if args.file == PIPE else Path(args.file), None).read()
+        data = Job(None, None).read() if args.file == PIPE else checks.read(args.file)
         fields = container.describe(data)
     except BAD_INPUT as error:
         complain(args.file, reason_of(error, args.file))

@@ -11,7 +11,7 @@ from conftest import textured
 
 import ckbd
 from ckbd.codec import batches, machine
-from ckbd.codec.machine import Team, alone, in_turn
+from ckbd.codec.machine import Team, alone, in_turn, working
 from ckbd.codec.networks import strips
 
 
@@ -152,6 +152,16 @@ def test_a_thread_begun_while_denormals_were_flushed_does_not_keep_that():
         torch.set_flush_denormal(False)
         machine.end(threads)
     assert found > 0
+
+
+def test_want_of_memory_is_a_memory_error_and_nothing_else_is():
+    cpu = torch.device("cpu")
+    with pytest.raises(MemoryError, match="not enough memory for 1152921504606846976 bytes more"), working(cpu):
+        torch.empty(1 << 60, dtype=torch.uint8)
+    with pytest.raises(MemoryError, match="it seems: oneDNN could not create a primitive"), working(cpu):
+        raise RuntimeError("could not create a primitive")
+    with pytest.raises(RuntimeError, match="^a fault of ours$"), working(cpu):
+        raise RuntimeError("a fault of ours")
 
 
 def test_loading_and_decoding_leave_pytorchs_threads_as_they_are(tiny_path):

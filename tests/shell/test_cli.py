@@ -330,6 +330,15 @@ def test_the_limit_of_pixels_is_the_command_lines(here, tiny_path, monkeypatch, 
         assert cli.main(["decode", "a.ckbd", "b.bmp", "--max-pixels", "5600", "--force", *how]) == 0
 
 
+@pytest.mark.parametrize("arguments", [["decode", "a.ckbd", "a.png"], ["info", "a.ckbd"]])
+def test_a_file_larger_than_the_memory_is_not_read(arguments, here, tiny_path, capsys):
+    (here / "a.ckbd").write_bytes(b"\x89PNG")
+    os.truncate(here / "a.ckbd", 1 << 40)  # without a block on the disk
+    model = ["--model", str(tiny_path)] if arguments[0] == "decode" else []
+    assert cli.main(arguments + model) == 1
+    assert capsys.readouterr().err.startswith("ckbd: a.ckbd: magic at byte 0: expected cb 6b 62, got 89 50 4e")
+
+
 def test_info_shows_every_field(here, monkeypatch, capsys):
     monkeypatch.setattr(container, "describe", lambda data: FIELDS)
     (here / "a.ckbd").write_bytes(bytes(1006))
