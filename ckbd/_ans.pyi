@@ -142,6 +142,7 @@ class RansDecoder:
 def pmf_to_quantized_cdf(pmf: Sequence[float], precision: int, /) -> list[int]:
     """Cumulative frequencies, one more than pmf has, from 0 to 2^precision, none of which is empty.
 
+    Where the elements, times 2^precision, add to 2^32 or more they may fall: upstream's sum has 32 bits.
     ValueError for elements that are negative, not finite or too large, if all round to nothing, for more of them than
     2^precision, and for a precision outside of 0..30.
     """

@@ -25,8 +25,9 @@ def read(model: str | Path, format: str) -> tuple[Arrays, str]:
     """(arrays, config as JSON text) of a model file; ValueError if it is none of that format."""
     with _opened(model) as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") != format:
-            raise ValueError(f"model {str(model)!r}: expected format {format!r}, got {metadata.get('format')!r}")
+        said = metadata.get("format")
+        if said != format:
+            raise ValueError(f"model {str(model)!r}: expected format {format!r}, got {said!r:.80}")
         return {name: _array(file, name) for name in file.keys()}, metadata.get("config", "")
 
 
@@ -41,10 +42,14 @@ def _opened(model: str | Path) -> Iterator[Any]:
 
 
 def _array(file: Any, name: str) -> np.ndarray:
+    if not (name.isascii() and name.isprintable()):  # what the identity and messages are made of
+        raise ValueError(f"model file: tensor {name!a:.80}: expected a name in printable ASCII")
     try:
         return file.get_tensor(name)
     except (TypeError, AttributeError) as error:
         raise ValueError(f"model file: tensor {name}: its dtype is none of NumPy's ({error})") from error
+    except ValueError as error:  # more dimensions than there may be, or none of its elements and too many
+        raise ValueError(f"model file: tensor {name}: its shape is none of NumPy's ({error})") from error
 
 
 def format_of(model: str | Path) -> str | None:
@@ -71,6 +76,8 @@ def identity(arrays: Arrays) -> bytes:
         array = np.ascontiguousarray(arrays[name])
         if array.dtype.name not in ("int8", "uint8", "int16", "int32"):
             raise ValueError(f"model file: tensor {name}: expected integers of at most 32 bits, got {array.dtype}")
+        if max(arrays[name].shape, default=0) >= 1 << 32:  # with nothing in it
+            raise ValueError(f"model file: tensor {name}: expected sides below 2^32, got {arrays[name].shape}")
         digest.update(name.encode() + b"\0" + array.dtype.name.encode() + b"\0" + bytes([arrays[name].ndim]))
         digest.update(struct.pack(f"<{arrays[name].ndim}I", *arrays[name].shape))
         digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())

@@ -72,7 +72,7 @@ class Config:
         try:
             return cls(**json.loads(text))
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"config: {error}") from error
+            raise ValueError(f"config: {str(error):.400}") from error
 
 
 # Of the models that ship, and of one that is for those who have a GPU.

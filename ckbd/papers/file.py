@@ -119,7 +119,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedVariant:
     try:
         c = VariantConfig(**json.loads(text))
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"config: {error}") from error
+        raise ValueError(f"config: {str(error):.400}") from error
     for name, wanted in context_tensors(c).items():
         if not np.array_equal(arrays.expect(read, name, "uint8", tuple(wanted.shape)), wanted.numpy()):
             raise ValueError(f"model file: {name} is not what the config says")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -96,8 +98,11 @@ def _fetchers(path: str | Path, stack: ExitStack) -> list[Fetcher]:
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield
-    except tarfile.TarError as error:
-        raise ValueError(f"{path}: neither a folder nor a tar file: {error}") from error
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decompressor's
+            raise
+        why = next(iter(str(error).splitlines()), "").rstrip(":") or type(error).__name__
+        raise ValueError(f"{path}: neither a folder nor a tar file: {why}") from error
 
 
 def _pair(source: image.Source, name: str) -> tuple[image.Source, str]:

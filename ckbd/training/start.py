@@ -7,7 +7,9 @@ tables of z the densities nearest to them; those of y are Gaussians again until 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -34,13 +36,17 @@ def read_checkpoint(path: str | Path, device: str, config: Config | None = None)
 def read_state(path: str | Path, device: str, program: str, fields: tuple[str, ...]) -> dict:
     """A dictionary that torch.save wrote, with these fields; OSError, or ValueError in one line for anything else."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of a byte that says how the rest was written
+            state = torch.load(path, map_location=device, weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"it holds a {type(state).__name__}")
         for name in fields:
             state[name]
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # PyTorch looks before the beginning of a file that was cut
+            raise
+        raise ValueError(f"{path}: not a checkpoint of {program}: it ends too soon") from error
     except pickle.UnpicklingError as error:  # PyTorch's own words advise to run what may be anybody's code
         raise ValueError(
             f"{path}: not a checkpoint of {program}: no tensors and numbers that torch.save wrote"
@@ -65,7 +71,10 @@ def model_of(path: str | Path) -> Checkerboard:
     if str(path).endswith(".pt"):
         state = read_checkpoint(path, "cpu")
         try:
-            model = Checkerboard(Config(**state["config"]))
+            config = Config(**state["config"])
+            with torch.device("meta"):  # before there is memory for what the config says
+                Checkerboard(config).load_state_dict(state["average"], assign=True)
+            model = Checkerboard(config)
             model.load_state_dict(state["average"])
         except (TypeError, RuntimeError, AttributeError) as error:
             raise ValueError(f"{path}: config and weights of no such model: {_why(error)}") from error

@@ -75,12 +75,12 @@ int32_t get(Reader& reader, const Row& row, size_t at, size_t from) {
   if (above == row.cdf || above == last) {
     refuse_stream(reader, "a slot that the row has", std::to_string(slot), at);
   }
-  const int32_t start = above[-1];
-  if (*above <= start) {
+  const int32_t start = once(above - 1), next = once(above);
+  if (next <= start) {
     throw Refused("cdfs", "expected rising entries for symbol " + std::to_string(at) + ", got " +
-                              std::to_string(*above) + " after " + std::to_string(start));
+                              std::to_string(next) + " after " + std::to_string(start));
   }
-  const uint64_t freq = static_cast<uint32_t>(*above - start);
+  const uint64_t freq = static_cast<uint32_t>(next) - static_cast<uint32_t>(start);
   reader.state = freq * (reader.state >> kBits) + slot - static_cast<uint32_t>(start);
   refill(reader, at);
   int32_t value = static_cast<int32_t>(above - row.cdf - 1);

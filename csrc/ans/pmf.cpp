@@ -1,6 +1,9 @@
 // Probabilities as cumulative frequencies, as CompressAI makes its tables.
 #include <cmath>
+#include <functional>
+#include <queue>
 #include <stdexcept>
+#include <utility>
 
 #include "ans/ans.h"
 
@@ -19,40 +22,39 @@ std::vector<uint32_t> quantized_cdf(const std::vector<float>& pmf, int precision
       throw std::domain_error("pmf: expected less than 2^32 units of 2^-precision, got " + std::to_string(p));
     }
   }
-  // Rounded, scaled to what they sum to modulo 2^32, summed up.
-  std::vector<uint32_t> cdf(pmf.size() + 1, 0);
-  uint32_t sum = 0;
-  for (size_t i = 0; i < pmf.size(); ++i) {
-    cdf[i + 1] = static_cast<uint32_t>(std::round(pmf[i] * static_cast<float>(total)));
-    sum += cdf[i + 1];
+  // Rounded, and scaled to what they sum to modulo 2^32; the last one has what is left.
+  std::vector<uint32_t> freqs;
+  uint32_t sum = 0, given = 0;
+  for (const float p : pmf) {
+    freqs.push_back(static_cast<uint32_t>(std::round(p * static_cast<float>(total))));
+    sum += freqs.back();
   }
   if (sum == 0) throw std::domain_error("Invalid `pmf`: at least one element must have a non-zero probability.");
-  for (size_t i = 1; i < cdf.size(); ++i) {
-    cdf[i] = cdf[i - 1] + static_cast<uint32_t>(uint64_t{total} * cdf[i] / sum);
+  for (uint32_t& freq : freqs) {
+    freq = static_cast<uint32_t>(uint64_t{total} * freq / sum);
+    given += freq;
   }
-  cdf.back() = total;
+  freqs.back() += total - given;
 
   // Who has nothing takes one from the least frequent that can spare it, the first of these.
-  for (size_t i = 0; i < pmf.size(); ++i) {
-    if (cdf[i] != cdf[i + 1]) continue;
-    size_t donor = pmf.size();
-    uint32_t least = ~0u;
-    for (size_t j = 0; j < pmf.size(); ++j) {
-      const uint32_t freq = cdf[j + 1] - cdf[j];
-      if (freq > 1 && freq < least) {
-        least = freq;
-        donor = j;
-      }
-    }
-    if (donor == pmf.size()) {
+  using Donor = std::pair<uint32_t, size_t>;
+  std::priority_queue<Donor, std::vector<Donor>, std::greater<Donor>> donors;
+  for (size_t i = 0; i < freqs.size(); ++i) {
+    if (freqs[i] > 1) donors.push({freqs[i], i});
+  }
+  for (uint32_t& freq : freqs) {
+    if (freq != 0) continue;
+    if (donors.empty()) {
       throw std::domain_error("pmf: expected at most 2^precision elements, got " + std::to_string(pmf.size()));
     }
-    if (donor < i) {
-      for (size_t j = donor + 1; j <= i; ++j) --cdf[j];
-    } else {
-      for (size_t j = i + 1; j <= donor; ++j) ++cdf[j];
-    }
+    const auto [spare, donor] = donors.top();
+    donors.pop();
+    freq = 1;
+    freqs[donor] = spare - 1;
+    if (freqs[donor] > 1) donors.push({freqs[donor], donor});
   }
+  std::vector<uint32_t> cdf{0};
+  for (const uint32_t freq : freqs) cdf.push_back(cdf.back() + freq);
   return cdf;
 }
 

@@ -96,7 +96,7 @@ bool Tables::matches(const int32_t* cdfs, size_t n, size_t m, const int32_t* siz
     if (sizes[i] != rows_[i].size || offsets[i] != rows_[i].offset) return false;
   }
   for (size_t i = 0; i < n; ++i) {
-    const size_t used = used_of(sizes[i], m);
+    const size_t used = used_of(rows_[i].size, m);  // its own: sizes may have changed since
     if (used > 0 && std::memcmp(cdfs + i * m, rows_[i].cdf, used * sizeof(int32_t)) != 0) return false;
   }
   return true;

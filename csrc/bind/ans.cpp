@@ -198,11 +198,20 @@ py::bytes encode_rows(const py::object& cdfs, const py::object& symbols) {
   const auto s = array<const int32_t>("symbols", symbols, {-1});
   const auto c = array<const int32_t>("cdfs", cdfs, {s.view->shape[0], -1});
   const size_t m = static_cast<size_t>(c.view->shape[1]);
+  const auto parts = [&](size_t i) {
+    return ckbd::ans::parts_of({c.data + i * m, m, static_cast<int32_t>(m), 0}, s.data[i], i);
+  };
   return as_bytes(without_gil([&] {
     Writer writer(s.size);
-    for (size_t i = s.size; i-- > 0;) {
-      writer.reserve(ckbd::ans::kMostWords);
-      put(writer, ckbd::ans::parts_of({c.data + i * m, m, static_cast<int32_t>(m), 0}, s.data[i], i));
+    try {
+      for (size_t i = s.size; i-- > 0;) {
+        writer.reserve(ckbd::ans::kMostWords);
+        put(writer, parts(i));
+      }
+    } catch (const Refused&) {
+      // It came from the end. The first one is what to tell.
+      for (size_t i = 0; i < s.size; ++i) parts(i);
+      throw;
     }
     return writer.finish();
   }));

@@ -155,7 +155,9 @@ void bind_ans_compat(py::module_& m) {
       .def("decode_stream", &RansDecoder::decode_stream)
       .def("decode_with_indexes", &RansDecoder::decode_with_indexes);
   m.def("pmf_to_quantized_cdf", [](const py::object& pmf, int precision) {
-    return ckbd::ans::quantized_cdf(floats_of("pmf", pmf), precision);
+    const std::vector<float> floats = floats_of("pmf", pmf);
+    const WithoutGil released;
+    return ckbd::ans::quantized_cdf(floats, precision);
   });
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "rans/payload.h"
@@ -165,6 +166,7 @@ Encoded encode_with(const Coder& coder, const TableView& tables, const int16_t* 
   state.escapes = &escapes;
 
   const Phase<R>& last = phases.back();
+  const Count coded = members.back().count;
   Tail tail{};
   // A single lane needs no words from the tail, so this ends.
   for (;; --lanes_log2) {
@@ -173,6 +175,11 @@ Encoded encode_with(const Coder& coder, const TableView& tables, const int16_t* 
     if (tail.enough) break;
     escapes.values.clear();
     members.back() = classify(coder, last.k, last.n, skip_max, members_scratch[phases.size() - 1]);
+    // There is room for as many symbols as there were.
+    const Count& again = members.back().count;
+    if (!again.in_range || again.narrow + again.wide > coded.narrow + coded.wide) {
+      throw std::runtime_error("k: changed during the call");
+    }
   }
   for (size_t p = phases.size(); p-- > 0;) {
     const Phase<R>& phase = phases[p];

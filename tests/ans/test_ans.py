@@ -280,3 +280,11 @@ def test_batches_across_a_fork():
     if child == 0:
         os._exit(int(_ans.encode_batch(tables, symbols, indexes, threads=2) != expected))
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_of_rows_the_first_that_is_wrong_is_named():
+    rows, symbols = [[0, 10, 65536], [0, 65536, 0], [0, 10, 65536], [5, 5, 5]], [0, 0, -(2**31), 0]
+    with pytest.raises(ValueError, match="^cdfs: .* at 1"):
+        _ans.encode_rows(ints(rows), ints(symbols))
+    with pytest.raises(ValueError, match="^symbols: .* at 1"):
+        _ans.encode_rows(ints(rows[::2] + rows[3:]), ints([0, -(2**31), 0]))

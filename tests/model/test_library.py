@@ -1,9 +1,11 @@
 """Where models are found: by name, in the folders of CKBD_MODELS, by the identity that a stream names."""
 
+import json
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import tiny_model
 from safetensors.numpy import save_file
@@ -92,6 +94,51 @@ def test_files_that_are_no_models_are_passed_over_and_named(shelves, tiny_path):
     )
     unread = [str(first / f"{name}.safetensors") for name in "abd"] + [f"{first.parent / 'nowhere'} (no folder)"]
     assert line.endswith("not readable: " + ", ".join(unread))
+
+
+@pytest.mark.parametrize(
+    "shape, what", [([0, 1 << 32], "sides below 2"), ([1] * 65, "shape"), ([0, 1 << 62, 9], "shape")]
+)
+def test_shapes_that_no_array_has_are_refused_by_name(shelves, tiny_path, shape, what):
+    path, data = shelves[0] / "odd.safetensors", tiny_path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    end = len(data) - 8 - size
+    one = {"dtype": "I8", "shape": shape, "data_offsets": [end, end + (0 not in shape)]}
+    header = json.dumps(json.loads(data[8 : 8 + size]) | {"exact.more": one}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :] + bytes(0 not in shape))
+    for reader in (arrays.identity_of, Decoder, ckbd.load):
+        with pytest.raises(ValueError, match=f"^model file: tensor exact.more: .*{what}"):
+            reader(path)
+    assert library.identity_of(path) is None and str(path) in library.known()
+    assert library.holder(library.identity_of(tiny_path)) == shelves[1] / "tiny.safetensors"
+
+
+@pytest.mark.parametrize("changes", [{"format": "x" * 10**5}, {"config": json.dumps({"M": "x" * 10**5})}])
+def test_a_refusal_is_one_short_line_whatever_the_file_says(tmp_path, changes):
+    for name in ("model", "variant_raster"):
+        data = (Path(__file__).parent.parent / "golden" / f"{name}.safetensors").read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
+        text = json.dumps(header | {"__metadata__": header["__metadata__"] | changes}).encode()
+        (tmp_path / "m.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+        with pytest.raises(ValueError, match="^(model .*expected format|config: M)") as refusal:
+            ckbd.load(tmp_path / "m.safetensors")
+        assert len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["exact.\u00e9", "g_a.\n", "more\x7f"])
+def test_names_are_printable_ascii(tmp_path, tiny_path, name):
+    read, config = arrays.read(tiny_path, arrays.FORMAT)
+    path, metadata = tmp_path / "m.safetensors", {"format": arrays.FORMAT, "config": config}
+    save_file(read | {name: np.zeros(3, np.int8)}, path, metadata)
+    for reader in (Decoder, ckbd.load):
+        with pytest.raises(
+            ValueError, match="^model file: tensor '.*: expected a name in printable ASCII"
+        ) as refusal:
+            reader(path)
+        assert str(refusal.value).isprintable()
+    save_file(read | {"more": np.zeros(3, np.int8)}, path, metadata)
+    assert Decoder(path).identity == arrays.identity_of(tiny_path), "what is called otherwise is ignored"
 
 
 def test_a_model_by_its_identity(shelves, tiny_path):

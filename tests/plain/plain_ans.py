@@ -39,14 +39,15 @@ def steps_of(symbol, row, offset):
     """(start, freq, bits) of all that is coded for a symbol, in the order of reading."""
     value, escape = int32(symbol - offset), len(row) - 2
     slot = value if 0 <= value < escape else escape
-    freq = row[slot + 1] - row[slot]
-    if freq <= 0 or freq % (1 << 16) == 0:
-        raise Refused("cdfs")
-    steps = [(row[slot] % (1 << 16), freq % (1 << 16), SLOT_BITS)]
+    freq, raw = row[slot + 1] - row[slot], 0
     if slot == escape:
         raw = 2 * (value - escape) if value >= 0 else -2 * value - 1
         if raw >= 1 << 28:
             raise Refused("symbols")
+    if freq <= 0 or freq % (1 << 16) == 0:
+        raise Refused("cdfs")
+    steps = [(row[slot] % (1 << 16), freq % (1 << 16), SLOT_BITS)]
+    if slot == escape:
         digits = [raw >> shift & 15 for shift in range(0, raw.bit_length(), DIGIT_BITS)]
         steps += [(digit, 1, DIGIT_BITS) for digit in [len(digits), *digits]]
     return steps

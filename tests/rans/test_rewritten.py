@@ -75,6 +75,21 @@ def test_encoding(isa, dtype):
 
 
 @forks
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_last_phase_that_is_begun_again(isa):
+    """Too few of it are coded for the words of 32 lanes, so it is looked at again, when all of it may be."""
+    k, r = np.zeros(1 << 14, np.uint8), np.full(1 << 14, 3, np.int8)
+    k[-9:] = 9
+    r[:-9] = 0
+
+    def work():
+        with rewriting((k, 63)):
+            calls(lambda: _rans.encode(TABLES, np.empty(0, np.int16), [(k, r)], skip_max=4, isa=isa))
+
+    in_child(work)
+
+
+@forks
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
 @pytest.mark.parametrize("isa", ISAS)
 def test_decoding(isa, dtype):

@@ -1,6 +1,7 @@
 """Training goes on from model files: integers, floats and densities are what they were."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,17 @@ def test_a_start_may_widen_lmbda_and_nothing_else():
         start.start(Checkerboard(dataclasses.replace(TINY, M=24)), of, "a.pt")
 
 
+def test_weights_are_compared_before_there_is_memory_for_a_config(tmp_path, monkeypatch):
+    where = []
+    made = start.Checkerboard
+    monkeypatch.setattr(start, "Checkerboard", lambda c: where.append(torch.get_default_device().type) or made(c))
+    wide = {"width": 2048, "M": 2048, "psi": 2048, "analysis8": 64, "synthesis8": 64}
+    torch.save({"config": wide, "average": {}}, tmp_path / "wide.pt")  # 8.5 GiB
+    with pytest.raises(ValueError, match="wide.pt: config and weights of no such model"):
+        start.model_of(tmp_path / "wide.pt")
+    assert where == ["meta"]
+
+
 def test_what_is_no_model_is_named(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"not a model")
     with pytest.raises(ValueError, match="x.safetensors"):
@@ -128,5 +140,14 @@ def test_what_is_no_model_is_named(tmp_path):
         with pytest.raises(ValueError, match=r"^[^\n]*x.pt: not a checkpoint of ckbd train: [^\n]+$") as said:
             start.model_of(tmp_path / "x.pt")
         assert "weights_only" not in str(said.value)  # no advice to run what may be anybody's code
+    torch.save({"average": {}, "config": config}, tmp_path / "x.pt", pickle_protocol=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PyTorch has words of its own about protocols
+        with pytest.raises(ValueError, match="no tensors and numbers that torch.save wrote$"):
+            start.model_of(tmp_path / "x.pt")
+    torch.save({"average": {"a": torch.zeros(20000)}, "config": config}, tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes((tmp_path / "x.pt").read_bytes()[:40000])
+    with pytest.raises(ValueError, match=r"x.pt: not a checkpoint of ckbd train: it ends too soon$"):
+        start.model_of(tmp_path / "x.pt")
     with pytest.raises(FileNotFoundError, match="nonesuch"):
         start.model_of("nonesuch")
