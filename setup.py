@@ -51,7 +51,9 @@ def sources(*patterns: str) -> dict[str, str]:
 
 
 SOURCES = {
-    "ckbd._rans": sources("common/*.cpp", "rans/*.cpp", "tracks/*.cpp", "bind/rans*.cpp"),
+    "ckbd._rans": sources(
+        *(f"{room}/*.cpp" for room in ("common", "rans", "payload", "streams", "tracks")), "bind/rans*.cpp"
+    ),
     "ckbd._ans": sources("common/*.cpp", "ans/*.cpp", "bind/ans*.cpp"),
     "ckbd._passes": sources("common/cpu.cpp", "passes/*.cpp", "bind/passes.cpp"),
 }

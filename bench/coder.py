@@ -94,9 +94,9 @@ def nothing_at_bound(picture: Picture) -> Picture:
 
 
 def own(tables: _rans.Tables, workload: Workload, threads: list[int]) -> list[Coder]:
-    """ckbd's rows: per instruction set, then variants with the fastest one, then batches."""
+    """ckbd's rows: every coder that is made for speed, then variants with the fastest one, then batches."""
     singles, coders = workload.singles, []
-    for isa in _rans.isas():
+    for isa in _rans.isas()[1:]:
         coders += [
             Single(tables, singles, f"ckbd {isa}", isa),
             Single(tables, singles, f"ckbd {isa}, 32 lanes", isa, lanes=32),

@@ -252,7 +252,8 @@ def crc32c(data: Array, value: int = 0, *, isa: str | None = None) -> int:
     """CRC32C of the bytes that have CRC32C `value` followed by data, uint8."""
 
 def isas() -> tuple[str, ...]:
-    """The instruction sets that this machine can run, slowest first, of "scalar", "avx2" and "avx512"."""
+    """The coders that this machine can run, slowest first: "plain", which is there to be read (csrc/rans/plain.h),
+    "scalar", and of the instruction sets "avx2" and "avx512"."""
 
 def isa() -> str:
     """The last of isas()."""

@@ -16,9 +16,9 @@
 #include <utility>
 #include <vector>
 
-#include "rans/batch.h"
+#include "payload/batch.h"
 #include "rans/dispatch.h"
-#include "rans/payload.h"
+#include "payload/payload.h"
 
 namespace {
 

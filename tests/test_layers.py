@@ -112,10 +112,12 @@ ONLY = {
 CSRC = {
     "common": set(),
     "rans": {"common"},
-    "tracks": {"rans"},
+    "payload": {"common", "rans"},
+    "streams": {"common", "rans", "payload"},
+    "tracks": {"rans", "payload"},
     "ans": {"common"},
     "passes": set(),
-    "bind": {"common", "rans", "tracks", "ans", "passes"},
+    "bind": {"common", "rans", "payload", "streams", "tracks", "ans", "passes"},
 }
 
 

@@ -90,7 +90,8 @@ int32_t get(Reader& reader, const Row& row, size_t at, size_t from) {
 
 namespace {
 
-constexpr size_t kBlock = 512, kStep = 16;
+constexpr size_t kGuessed = 512;  // symbols between two decisions whether to guess
+constexpr size_t kStep = 16;      // of which one is looked at
 
 // Whether likely rows are guessed: not where they and others come in no order, for that is guessed wrong.
 bool in_runs(const DecodeRow* rows, size_t count, const int32_t* indexes, size_t n) {
@@ -172,8 +173,8 @@ Cursor decode_block(const Tables& tables, const Reader& reader, Cursor c, const 
 template <class Out>
 void decode_all(const Tables& tables, Reader& reader, const int32_t* indexes, size_t n, Out out) {
   Cursor c{reader.state, reader.at};
-  for (size_t begin = 0; begin < n; begin += kBlock) {
-    const size_t end = std::min(n, begin + kBlock);
+  for (size_t begin = 0; begin < n; begin += kGuessed) {
+    const size_t end = std::min(n, begin + kGuessed);
     const bool guess = in_runs(tables.decode_rows(), tables.count(), indexes + begin, end - begin);
     const auto block = guess ? decode_block<true, Out> : decode_block<false, Out>;
     c = block(tables, reader, c, indexes, begin, end, out);

@@ -10,7 +10,7 @@
 namespace ckbd::ans {
 namespace {
 
-constexpr size_t kBlock = 1024;  // symbols between two looks at the room that is left
+constexpr size_t kReserved = 1024;  // symbols between two looks at the room that is left
 
 std::string at_symbol(size_t at) { return " at " + std::to_string(at); }
 
@@ -56,7 +56,7 @@ void refuse_index(size_t rows, int32_t index, size_t at) {
 // ---- words
 
 Writer::Writer(size_t symbols)
-    : capacity_(symbols / 8 + kMostWords * std::min(symbols, kBlock) + kHead / 4), words_(new uint32_t[capacity_]) {
+    : capacity_(symbols / 8 + kMostWords * std::min(symbols, kReserved) + kHead / 4), words_(new uint32_t[capacity_]) {
   at = words_.get() + capacity_;
 }
 
@@ -162,7 +162,7 @@ void encode_all(const Tables& tables, Symbols symbols, const int32_t* indexes, s
   const EncodeRow* const rows = tables.encode_rows();
   const size_t count = tables.count();
   for (size_t end = n; end > 0;) {
-    const size_t begin = end - std::min(end, kBlock);
+    const size_t begin = end - std::min(end, kReserved);
     writer.reserve(kMostWords * (end - begin));
     uint64_t x = writer.state;
     uint32_t* at = writer.at;

@@ -1,7 +1,7 @@
 // The module ckbd._ans, which ckbd/_ans.pyi describes: Tables, and one stream or a batch of them.
 #include "bind/ans.h"
 
-#include <exception>
+#include "bind/batches.h"
 
 namespace {
 
@@ -69,17 +69,7 @@ void decode(const Tables& tables, const py::object& stream, const py::object& in
 // Runs task(b) for all b on threads; the first one's refusal is raised, with its place behind the argument's name.
 template <class Task>
 void run_batch(size_t count, size_t threads, Task task) {
-  std::vector<std::exception_ptr> errors(count);
-  {
-    const WithoutGil released;
-    ckbd::run_tasks(count, threads, [&](size_t b) {
-      try {
-        task(b);
-      } catch (...) {
-        errors[b] = std::current_exception();
-      }
-    });
-  }
+  const std::vector<std::exception_ptr> errors = run_each(count, threads, task);
   for (size_t b = 0; b < count; ++b) {
     try {
       if (errors[b]) std::rethrow_exception(errors[b]);

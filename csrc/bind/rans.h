@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "bind/arguments.h"
+#include "payload/payload.h"
 #include "rans/dispatch.h"
-#include "rans/payload.h"
 #include "rans/tables.h"
 
 namespace ckbd_python {

@@ -1,6 +1,6 @@
 // decode() and decode_batch(), of whole images, and the module's side of Decoder.
 #include "bind/rans_decoder.h"
-#include "rans/batch.h"
+#include "payload/batch.h"
 
 namespace ckbd_python {
 namespace {
@@ -88,7 +88,7 @@ py::list decode_batch(const ckbd::Tables& tables, const py::object& images, cons
     const WithoutGil released;
     ckbd::decode_images(coder, tables, tasks, count);
   }
-  return outcomes(tasks, [](size_t i, const ckbd::BadIndex& bad) {
+  return outcomes(errors_of(tasks), [](size_t i, const ckbd::BadIndex& bad) {
     return phase_name("images[" + std::to_string(i) + "] phases", bad);
   });
 }

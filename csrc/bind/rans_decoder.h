@@ -6,7 +6,7 @@
 #include <string>
 
 #include "bind/rans.h"
-#include "rans/batch.h"
+#include "payload/batch.h"
 
 namespace ckbd_python {
 
@@ -131,14 +131,21 @@ class Decoder {
   std::unique_ptr<ckbd::PayloadDecoder> decoder_;
 };
 
+template <class Tasks>
+std::vector<std::exception_ptr> errors_of(const Tasks& tasks) {
+  std::vector<std::exception_ptr> errors;
+  for (const auto& task : tasks) errors.push_back(task.error);
+  return errors;
+}
+
 // A list with None for what went well and the StreamError for what did not; anything else is raised. name_of gives
 // the name of a task's indices.
-template <class Tasks, class NameOf>
-py::list outcomes(const Tasks& tasks, NameOf name_of) {
+template <class NameOf>
+py::list outcomes(const std::vector<std::exception_ptr>& errors, NameOf name_of) {
   py::list out;
-  for (size_t i = 0; i < tasks.size(); ++i) {
+  for (size_t i = 0; i < errors.size(); ++i) {
     try {
-      if (tasks[i].error) std::rethrow_exception(tasks[i].error);
+      if (errors[i]) std::rethrow_exception(errors[i]);
       out.append(py::none());
     } catch (const ckbd::StreamError& error) {
       out.append(stream_error_of(error));

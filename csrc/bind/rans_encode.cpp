@@ -1,4 +1,5 @@
 // encode(), encode_batch() and ideal_bits() of the module.
+#include "bind/batches.h"
 #include "bind/rans.h"
 
 namespace ckbd_python {
@@ -87,17 +88,8 @@ py::list encode_batch(const ckbd::Tables& tables, const py::object& images, cons
   const ckbd::Coder& coder = coder_for(isa);
   const size_t count = threads_for(threads, elements);
   std::vector<ckbd::Encoded> made(held.size());
-  std::vector<std::exception_ptr> errors(held.size());
-  {
-    const WithoutGil released;
-    ckbd::run_tasks(held.size(), count, [&](size_t i) {
-      try {
-        made[i] = encode_image(coder, tables, held[i], choice);
-      } catch (...) {
-        errors[i] = std::current_exception();
-      }
-    });
-  }
+  const std::vector<std::exception_ptr> errors =
+      run_each(held.size(), count, [&](size_t i) { made[i] = encode_image(coder, tables, held[i], choice); });
   py::list out;
   for (size_t i = 0; i < held.size(); ++i) {
     try {

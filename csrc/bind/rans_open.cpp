@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "bind/rans_decoder.h"
-#include "rans/streams.h"
+#include "streams/streams.h"
 
 namespace ckbd_python {
 namespace {

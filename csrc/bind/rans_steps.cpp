@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "bind/batches.h"
 #include "bind/rans_decoder.h"
-#include "common/pool.h"
 
 namespace ckbd_python {
 namespace {
@@ -47,43 +47,29 @@ void begin_all(const std::vector<Decoder*>& decoders, Begin begin) {
   }
 }
 
-struct ZTask {
-  Decoder* decoder;
-  Array<int16_t> z;
-  std::exception_ptr error = nullptr;
-};
-
 }  // namespace
 
 py::list z_batch(const py::object& decoders, const py::object& outs, const py::object& threads) {
   const std::vector<py::object> arrays = items_of("outs", outs);
   const Held held = decoders_of(decoders, "outs", arrays);
   const std::vector<Decoder*>& all = held.decoders;
-  std::vector<ZTask> tasks;
+  std::vector<Array<int16_t>> views;
   Memory memory;
   size_t elements = 0;
   for (size_t i = 0; i < all.size(); ++i) {
-    tasks.push_back({all[i], all[i]->z_view("outs[" + std::to_string(i) + "]", arrays[i])});
-    memory.add(tasks.back().z);
-    elements += tasks.back().z.size;
+    views.push_back(all[i]->z_view("outs[" + std::to_string(i) + "]", arrays[i]));
+    memory.add(views.back());
+    elements += views.back().size;
   }
   memory.check("outs");
   const size_t count = threads_for(threads, elements);
   begin_all(all, [](Decoder& decoder) { decoder.begin_z(); });
-  {
-    const WithoutGil released;
-    ckbd::run_tasks(tasks.size(), count, [&](size_t i) {
-      try {
-        tasks[i].decoder->payload_decoder().z(tasks[i].z.data, tasks[i].z.size);
-      } catch (...) {
-        tasks[i].error = std::current_exception();
-      }
-    });
+  const std::vector<std::exception_ptr> errors = run_each(
+      views.size(), count, [&](size_t i) { all[i]->payload_decoder().z(views[i].data, views[i].size); });
+  for (size_t i = 0; i < errors.size(); ++i) {
+    if (!errors[i]) all[i]->done();
   }
-  for (const ZTask& task : tasks) {
-    if (!task.error) task.decoder->done();
-  }
-  return outcomes(tasks, [](size_t, const ckbd::BadIndex&) { return "outs"; });
+  return outcomes(errors, [](size_t, const ckbd::BadIndex&) { return "outs"; });
 }
 
 py::list phase_batch(const py::object& decoders, const py::object& ks, const py::object& outs,
@@ -120,7 +106,8 @@ py::list phase_batch(const py::object& decoders, const py::object& ks, const py:
           ckbd::decode_phases(tasks, count);
         }
         for (size_t i = 0; i < all.size(); ++i) all[i]->end_phase(tasks[i].error);
-        return outcomes(tasks, [](size_t i, const ckbd::BadIndex&) { return "ks[" + std::to_string(i) + "]"; });
+        return outcomes(errors_of(tasks),
+                        [](size_t i, const ckbd::BadIndex&) { return "ks[" + std::to_string(i) + "]"; });
       },
       views);
 }

@@ -7,7 +7,7 @@
 
 namespace ckbd {
 
-// Usable here, slowest first; the scalar coder is always there.
+// Usable here, slowest first; plain and scalar are always there.
 const std::vector<const Coder*>& coders();
 
 }  // namespace ckbd

@@ -1,4 +1,4 @@
-// The instruction sets there are.
+// The coders there are: the one to read, and one for each instruction set.
 #pragma once
 
 #include "rans/rans.h"
@@ -11,6 +11,9 @@
 
 namespace ckbd {
 
+namespace plain {
+extern const Coder coder;
+}
 namespace scalar {
 extern const Coder coder;
 }

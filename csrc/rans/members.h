@@ -56,34 +56,4 @@ inline Members classify(const Coder& coder, const uint8_t* k, size_t n, int skip
 inline size_t lowest_bit(uint64_t bits) { return static_cast<size_t>(__builtin_ctzll(bits)); }
 inline size_t highest_bit(uint64_t bits) { return 63 - static_cast<size_t>(__builtin_clzll(bits)); }
 
-// Members taken off the end of a group.
-struct TailPart {
-  size_t first_block = 0;
-  std::vector<uint64_t> blocks;
-
-  template <class Visit>
-  void for_each(Visit visit) const {
-    for (size_t b = 0; b < blocks.size(); ++b) {
-      for (uint64_t in = blocks[b]; in != 0; in &= in - 1) visit((first_block + b) * kBlock + lowest_bit(in));
-    }
-  }
-};
-
-// Takes the last `count` members off; there are as many.
-inline TailPart take_tail(uint64_t* members, size_t blocks, size_t count) {
-  TailPart tail;
-  size_t b = blocks, found = 0;
-  while (found < count) found += static_cast<size_t>(__builtin_popcountll(members[--b]));
-  tail.first_block = b;
-  tail.blocks.assign(members + b, members + blocks);
-  if (b < blocks) {
-    uint64_t rest = tail.blocks[0];
-    for (; found > count; --found) rest &= rest - 1;
-    members[b] ^= rest;
-    tail.blocks[0] = rest;
-    for (++b; b < blocks; ++b) members[b] = 0;
-  }
-  return tail;
-}
-
 }  // namespace ckbd

@@ -1,4 +1,5 @@
-// rANS with interleaved lanes, and the tables it codes with. docs/format.md, section 4, is the definition.
+// rANS with interleaved lanes, and the tables it codes with: what all coders share. docs/format.md, section 4, is the
+// definition, plain.h where to begin reading.
 //
 // What surprises first:
 //
@@ -118,7 +119,7 @@ struct Words {
   size_t end_offset;
 };
 
-struct Rare;  // what is needed seldom, and lives in decode.cpp
+struct Rare;  // what is needed seldom: payload/rare.h
 
 struct DecoderState {
   uint32_t x[kMaxLanes];
@@ -147,7 +148,7 @@ struct Step {
   uint16_t table[kMaxLanes];
 };
 
-// The rare ways out (decode.cpp, encode.cpp). None of them throws: those that may fail keep the StreamError
+// The rare ways out (payload/rare.cpp, encode.cpp). None of them throws: those that may fail keep the StreamError
 // in the state and return false, after which the decoder must return.
 
 // Reads the escapes of a step, in order of lanes, and judges whether its words were there. If it returns true
@@ -251,7 +252,7 @@ static inline uint32_t encode_z_symbol(EncoderState& state, const TableView& tab
   return encode_step(x, frequency(code), first_slot(code), 1);
 }
 
-// ---- whole groups over all lanes: what an instruction set offers. The scalar coder defines the bytes.
+// ---- whole groups over all lanes: what a coder offers. All do what plain.h does.
 
 // A group of one phase of n elements: `count` members. Bits from n on are 0.
 template <class R>

@@ -1,4 +1,4 @@
-// The plain coder over interleaved lanes. Its output is by definition the stream.
+// plain.h, made fast as far as C++ alone can.
 #include <algorithm>
 #include <cstring>
 

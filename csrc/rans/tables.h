@@ -15,7 +15,7 @@ struct TableIntegers {
   size_t z_columns;
   const int16_t* z_low;
   const int16_t* z_size;
-  size_t channels;
+  size_t channels;  // at least 1
 };
 
 // Owns what a TableView shows. Immutable, so many threads may use it at once.

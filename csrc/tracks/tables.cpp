@@ -52,7 +52,7 @@ MixtureTables::Element MixtureTables::element(const int16_t* mean, const uint8_t
   return e;
 }
 
-// shares below 2^16, Phi at most 2^24: the sum of three is below 2^42, times a width of 2^16 below 2^58.
+// shares and Phi at most 2^16 and 2^24: the sum of three is below 2^42, times a width of 2^16 below 2^58.
 uint32_t MixtureTables::Element::start(int s) const {
   const uint64_t width = (1u << kMixtureBits) - static_cast<uint64_t>(high - low + 3);
   uint64_t mass = 0;

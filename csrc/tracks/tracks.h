@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "rans/payload.h"
+#include "payload/payload.h"
 #include "rans/tables.h"
 
 namespace ckbd {

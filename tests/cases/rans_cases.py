@@ -222,10 +222,10 @@ def plain_decode(payload, lanes_log2, skip_max, tail, n_z, ks, arrays=ARRAYS):
 
 
 def check(z, phases, lanes=None, skip_max=None, *, isa=None, tables=TABLES):
-    """Round trip, in one call and in steps, whose bytes are those of the scalar coder; returns what encode() does."""
+    """Round trip, in one call and in steps, whose bytes are those of the plain coder; returns what encode() does."""
     coded = _rans.encode(tables, z, phases, lanes=lanes, skip_max=skip_max, isa=isa)
-    if isa != "scalar":
-        assert coded == _rans.encode(tables, z, phases, lanes=lanes, skip_max=skip_max, isa="scalar")
+    if isa != "plain":
+        assert coded == _rans.encode(tables, z, phases, lanes=lanes, skip_max=skip_max, isa="plain")
     for steps in (False, True):
         options = {"dtype": phases[0][1].dtype, "isa": isa, "steps": steps, "tables": tables}
         z_out, rs = decode(*coded, len(z), [k for k, _ in phases], **options)

@@ -51,7 +51,7 @@ def coded(dtype=None):
     made = []
     for number, (z, phases) in enumerate(ragged(dtype)):
         lanes, skip_max = (None, 32, 8, 1, 16, 32)[number % 6], (None, 1, 0, 3)[number % 4]
-        made.append(_rans.encode(TABLES, z, phases, lanes=lanes, skip_max=skip_max, isa="scalar"))
+        made.append(_rans.encode(TABLES, z, phases, lanes=lanes, skip_max=skip_max, isa="plain"))
     return made, [right(image) for image in ragged(dtype)]
 
 
@@ -73,7 +73,7 @@ def targets(made, images):
 def test_encode(isa, threads):
     images = ragged()
     for options in ({}, {"lanes": 4, "skip_max": 2}):
-        expected = [_rans.encode(TABLES, *image, **options, isa="scalar") for image in images]
+        expected = [_rans.encode(TABLES, *image, **options, isa="plain") for image in images]
         assert _rans.encode_batch(TABLES, images, **options, threads=threads, isa=isa) == expected
     for some in (images[::-1], images[:1], images[:2], images[2:5], images[1:2], ()):
         expected = [_rans.encode(TABLES, *image) for image in some]
@@ -128,7 +128,7 @@ def test_pairs(isa):
     images, made = [], []
     for lanes, dtype, n in kinds:
         images.append((make_z(rng, 2), [make_phase(rng, n, dtype=dtype), make_phase(rng, n + lanes, dtype=dtype)]))
-        made.append(_rans.encode(TABLES, *images[-1], lanes=lanes, skip_max=1, isa="scalar"))
+        made.append(_rans.encode(TABLES, *images[-1], lanes=lanes, skip_max=1, isa="plain"))
         assert 1 << made[-1][1] == lanes
     for a, b in itertools.product(range(len(kinds)), repeat=2):
         two = targets([made[a], made[b]], [images[a], images[b]])
@@ -176,7 +176,7 @@ def test_errors_stay_with_their_image(isa, threads):
         images, wanted = targets(mixed, ragged()), list(expected)
         for i in bad:
             z, phases = ragged()[i]
-            wanted[i] = outcome(*mixed[i], len(z), [k for k, _ in phases], dtype=phases[0][1].dtype, isa="scalar")
+            wanted[i] = outcome(*mixed[i], len(z), [k for k, _ in phases], dtype=phases[0][1].dtype, isa="plain")
         errors = _rans.decode_batch(TABLES, images, threads=threads, isa=isa)
         assert [i for i, error in enumerate(errors) if error] == sorted(
             i for i in bad if wanted[i][0].__class__ is str
@@ -193,7 +193,7 @@ def test_errors_of_a_step_stay_with_their_decoder(isa, threads):
     for seed, bad in ((1, 0), (2, 8), (4, 4), (5, 6)):
         mixed = [damage(one, seed) if i == bad else one for i, one in enumerate(made)]
         z, phases = ragged(np.int16)[bad]
-        wanted = outcome(*mixed[bad], len(z), [k for k, _ in phases], isa="scalar")
+        wanted = outcome(*mixed[bad], len(z), [k for k, _ in phases], isa="plain")
         assert failed(wanted)
         images, alive, found = targets(mixed, ragged(np.int16)), [], {}
         for i, one in enumerate(mixed):

@@ -12,12 +12,12 @@ from rans_cases import DTYPES, ISAS, TABLES, batch_outcomes, failed, make_phase,
 from ckbd import _rans
 
 FIELDS = {"lane states", "exceptions", "escapes", "words", "tail", "end state"}
-OTHERS = [isa for isa in ISAS if isa != "scalar"]
+OTHERS = [isa for isa in ISAS if isa != "plain"]
 
 
 def check_all(coded, n_z, ks, dtype=np.int16):
     """The outcome of a stream, which must be the same in all instruction sets, in one call and in steps."""
-    found = outcome(*coded, n_z, ks, dtype=dtype, isa="scalar")
+    found = outcome(*coded, n_z, ks, dtype=dtype, isa="plain")
     for isa in OTHERS:
         assert outcome(*coded, n_z, ks, dtype=dtype, isa=isa) == found
     assert outcome(*coded, n_z, ks, dtype=dtype, steps=True) == found
@@ -102,7 +102,7 @@ def test_damage_stays_with_its_stream(kind, lanes, dtype):
         if kind == "far" and number % 3:
             continue
         this = (wrong, *header), n_z, ks
-        found = outcome(wrong, *header, n_z, ks, dtype=dtype, isa="scalar")
+        found = outcome(wrong, *header, n_z, ks, dtype=dtype, isa="plain")
         pairs = [[(this, found), (good, right)][:: -1 if number % 2 else 1]]
         if before is not None:
             pairs.append([before, (this, found)])

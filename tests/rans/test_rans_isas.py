@@ -1,4 +1,4 @@
-"""Every instruction set writes the bytes of the scalar coder and reads them back: most is in rans_cases.check()."""
+"""Every instruction set writes the bytes of the plain coder and reads them back: most is in rans_cases.check()."""
 
 import ctypes
 import faulthandler

@@ -4,16 +4,13 @@
 #include <exception>
 #include <vector>
 
-#include "rans/payload.h"
+#include "payload/errors.h"
+#include "payload/lists.h"
 
 namespace ckbd {
 
 struct Rare {
-  // Escape values still to be read: `left` varints in [next, end).
-  const uint8_t* payload = nullptr;
-  const uint8_t* next = nullptr;
-  const uint8_t* end = nullptr;
-  uint32_t left = 0;
+  EscapeValues escapes;         // still to be read
   int32_t largest = INT16_MAX;  // that the array of symbols holds
   std::vector<Escaped> found, taken;
   std::exception_ptr error;

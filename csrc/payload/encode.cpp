@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "rans/payload.h"
-#include "rans/survey.h"
+#include "payload/payload.h"
+#include "payload/survey.h"
 
 namespace ckbd {
 namespace {

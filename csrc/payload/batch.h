@@ -4,7 +4,7 @@
 #include <variant>
 #include <vector>
 
-#include "rans/payload.h"
+#include "payload/payload.h"
 
 namespace ckbd {
 

@@ -1,4 +1,4 @@
-#include "rans/container.h"
+#include "streams/container.h"
 
 #include <algorithm>
 #include <bitset>

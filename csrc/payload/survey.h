@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "rans/payload.h"
+#include "payload/payload.h"
 
 namespace ckbd {
 

@@ -1,11 +1,12 @@
-#include "rans/streams.h"
+#include "streams/streams.h"
 
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
 #include <utility>
 
-#include "rans/pairs.h"
+#include "common/attempt.h"
+#include "payload/pairs.h"
 
 namespace ckbd {
 namespace {
@@ -72,15 +73,6 @@ void to_int8(OpenStream& one, const int16_t* r, int8_t* out) {
   }
 }
 
-template <class Part>
-void attempt(OpenStream& one, Part part) {
-  try {
-    part();
-  } catch (...) {
-    one.error = std::current_exception();
-  }
-}
-
 // A step of one stream, or of two at once.
 void decode_some(OpenStream* const* some, size_t count, const uint8_t* k, int8_t* r) {
   static thread_local Scratch<int16_t> scratch[2];
@@ -88,8 +80,9 @@ void decode_some(OpenStream* const* some, size_t count, const uint8_t* k, int8_t
   size_t ready = 0;
   for (; ready < count; ++ready) {
     OpenStream& one = *some[ready];
-    attempt(one,
-            [&] { tasks[ready] = {one.decoder.get(), k + one.r_at, scratch[ready].get(one.r_size), one.r_size}; });
+    attempt(one.error, [&] {
+      tasks[ready] = {one.decoder.get(), k + one.r_at, scratch[ready].get(one.r_size), one.r_size};
+    });
     if (one.error) break;
   }
   // Without memory for one of them nothing is decoded, and settle() throws.
@@ -98,7 +91,7 @@ void decode_some(OpenStream* const* some, size_t count, const uint8_t* k, int8_t
     OpenStream& one = *some[t];
     if (ready == count) {
       one.error = tasks[t].error;
-      if (!one.error) attempt(one, [&] { to_int8(one, tasks[t].r, r + one.r_at); });
+      attempt(one.error, [&] { to_int8(one, tasks[t].r, r + one.r_at); });
     }
     if (ready < count || one.error) {
       std::fill_n(r + one.r_at, one.r_size, int8_t{0});
@@ -114,7 +107,9 @@ void decode_some(OpenStream* const* some, size_t count, const uint8_t* k, int8_t
 OpenStreams::OpenStreams(const Coder& coder, const Tables& tables, const std::vector<Bytes>& streams,
                          const Expected& expected, size_t threads)
     : coder_(coder), tables_(tables), all_(streams.size()), channels_(expected.channels) {
-  run_tasks(all_.size(), threads, [&](size_t i) { attempt(all_[i], [&] { open(all_[i], streams[i], expected); }); });
+  run_tasks(all_.size(), threads, [&](size_t i) {
+    attempt(all_[i].error, [&] { open(all_[i], streams[i], expected); });
+  });
   for (OpenStream& one : all_) {
     if (one.decoder == nullptr) continue;
     one.z_at = z_size_;
@@ -152,7 +147,7 @@ void OpenStreams::z(int16_t* z, size_t threads) {
     OpenStream& one = all_[i];
     if (one.decoder == nullptr) return;
     int16_t* const out = z + one.z_at;
-    attempt(one, [&] {
+    attempt(one.error, [&] {
       one.decoder->z(out, one.z_size);
       if (!range_of(out, one.z_size).within(-kLargestZ, kLargestZ)) refuse_size(one, "z symbol", kLargestZ);
     });
@@ -202,15 +197,14 @@ void OpenStreams::phase(const uint8_t* k, int8_t* r, size_t threads) {
 
 void OpenStreams::finish() {
   for (OpenStream& one : all_) {
-    if (one.decoder != nullptr && !one.damage) attempt(one, [&] { one.decoder->finish(); });
+    if (one.decoder != nullptr && !one.damage) attempt(one.error, [&] { one.decoder->finish(); });
   }
 }
 
 void OpenStreams::settle() {
   for (OpenStream& one : all_) {
-    if (!one.error) continue;
     try {
-      std::rethrow_exception(std::exchange(one.error, nullptr));
+      ckbd::settle(one.error);
     } catch (FormatError& error) {
       one.damage = std::move(error);
     } catch (const StreamError& error) {

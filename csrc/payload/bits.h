@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include "rans/payload.h"
+#include "payload/errors.h"
+#include "rans/rans.h"
 
 namespace ckbd {
 

@@ -4,23 +4,15 @@
 
 #include <exception>
 #include <memory>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
+#include "payload/errors.h"
+#include "payload/lists.h"
+#include "payload/tail.h"
 #include "rans/members.h"
 #include "rans/tables.h"
 
 namespace ckbd {
-
-// A payload that violates the format: the field, and the offset within the payload where it shows.
-class StreamError : public std::runtime_error {
- public:
-  StreamError(const char* field, size_t offset, const std::string& message)
-      : std::runtime_error(message), field(field), offset(offset) {}
-  const char* field;
-  size_t offset;
-};
 
 template <class R>
 const YCoder<R>& y_coder(const Coder& coder) {
@@ -30,14 +22,6 @@ const YCoder<R>& y_coder(const Coder& coder) {
     return coder.y16;
   }
 }
-
-// A table index of kScales or more: the caller's fault, not the stream's. Nothing has been decoded.
-struct BadIndex {
-  uint8_t k;
-  size_t phase, at;
-};
-
-[[noreturn]] void throw_bad_index(size_t phase, const uint8_t* k, size_t n);
 
 template <class R>
 struct PhaseTask;
@@ -65,11 +49,6 @@ class PayloadDecoder {
   template <class R>
   friend void decode_phases(PhaseTask<R>* tasks, size_t count);
 
-  struct Exceptions {
-    const uint8_t* next;
-    uint32_t left;
-    int low_bits;  // b
-  };
   // What a phase has outside its tail, and in it.
   struct Plan {
     Members members;  // less those of the tail
@@ -77,35 +56,24 @@ class PayloadDecoder {
     TailPart narrow_tail, wide_tail;
   };
 
-  void read_states();
-  void read_exceptions(int phases);
-  void read_escapes();
   Plan plan(const uint8_t* k, size_t n, int32_t largest, Scratch<uint64_t>& scratch);
   template <class R>
-  void apply_exceptions(const Plan& plan, R* r, size_t n);
-  void start_tail();
-  template <class R>
   void finish_phase(const Plan& plan, const uint8_t* k, R* r);
-  void settle();
   bool same_coder_and_tables(const PayloadDecoder& other) const {
     return &coder_ == &other.coder_ && tables_.y_slots == other.tables_.y_slots;
   }
-  size_t offset(const uint8_t* at) const { return static_cast<size_t>(at - payload_); }
   size_t word_offset() const;
 
   const Coder& coder_;
   const TableView tables_;
-  const uint8_t* const payload_;
   const uint8_t* const end_;
-  const uint8_t* next_;  // while the parts before the words are read
   const int skip_max_;
-  const uint32_t tail_;
+  const uint32_t tail_size_;
   DecoderState state_{};
   std::unique_ptr<Rare> rare_;
-  std::vector<Exceptions> exceptions_;  // one for each phase
+  std::vector<ExceptionList> exceptions_;  // one for each phase
   size_t phase_ = 0;
-  uint8_t tail_bytes_[2 * (kMaxLanes - 1)];
-  Words tail_words_{};
+  TailDecoder tail_;
 };
 
 // One phase of a stream: all of r is written, from table indices k.

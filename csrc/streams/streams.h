@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "rans/container.h"
-#include "rans/payload.h"
+#include "payload/payload.h"
+#include "streams/container.h"
 
 namespace ckbd {
 

@@ -1,4 +1,4 @@
-#include "rans/survey.h"
+#include "payload/survey.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,9 +1,10 @@
-#include "rans/batch.h"
+#include "payload/batch.h"
 
 #include <algorithm>
 #include <memory>
 
-#include "rans/pairs.h"
+#include "common/attempt.h"
+#include "payload/pairs.h"
 
 namespace ckbd {
 namespace {
@@ -18,16 +19,6 @@ void decode_pair(PhaseTask<R>* a, PhaseTask<R>* b) {
   b->error = both[1].error;
 }
 
-template <class Part>
-void attempt(ImageTask& image, Part part) {
-  if (image.error) return;
-  try {
-    part();
-  } catch (...) {
-    image.error = std::current_exception();
-  }
-}
-
 void decode_some(const Coder& coder, const Tables& tables, ImageTask* const* images, size_t count) {
   std::unique_ptr<PayloadDecoder> decoders[2];
   size_t phases = 0;
@@ -35,7 +26,7 @@ void decode_some(const Coder& coder, const Tables& tables, ImageTask* const* ima
     ImageTask& image = *images[i];
     const size_t own = std::visit([](const auto& all) { return all.size(); }, image.phases);
     phases = std::max(phases, own);
-    attempt(image, [&] {
+    attempt(image.error, [&] {
       decoders[i] = std::make_unique<PayloadDecoder>(coder, tables, image.payload, image.size, image.lanes_log2,
                                                      image.skip_max, image.tail, static_cast<int>(own));
       decoders[i]->z(image.z, image.n_z);
@@ -59,7 +50,7 @@ void decode_some(const Coder& coder, const Tables& tables, ImageTask* const* ima
     run(int8_t{});
     run(int16_t{});
   }
-  for (size_t i = 0; i < count; ++i) attempt(*images[i], [&] { decoders[i]->finish(); });
+  for (size_t i = 0; i < count; ++i) attempt(images[i]->error, [&] { decoders[i]->finish(); });
 }
 
 }  // namespace

@@ -1,33 +1,26 @@
-#include "rans/rare.h"
+#include "payload/rare.h"
 
 #include <algorithm>
 
-#include "rans/bits.h"
+#include "common/attempt.h"
+#include "payload/bits.h"
+#include "rans/members.h"
 
 namespace ckbd {
 namespace {
 
-uint32_t read_escape(Rare& rare) {
-  if (rare.left == 0) {
-    throw StreamError("escapes", static_cast<size_t>(rare.end - rare.payload),
-                      "more symbols are escapes than there are escape values");
-  }
-  --rare.left;
-  return read_varint("escapes", rare.payload, rare.next, rare.end);
-}
-
 int32_t escaped_y(const TableView& tables, Rare& rare, uint32_t k, uint32_t slot) {
   const uint32_t escape = tables.y_escape[row_of(k)];
-  const size_t offset = static_cast<size_t>(rare.next - rare.payload);
-  const int64_t size = int64_t{escape} + read_escape(rare);
+  const size_t offset = rare.escapes.offset();
+  const int64_t size = int64_t{escape} + rare.escapes.take();
   // The escape's slots are the last ones, as many for each sign; odd ones say -.
   const bool negative = (slot - first_slot(tables.y_codes[row_of(k) * kYCodes + escape])) & 1;
   return fit(negative ? -size : size, rare.largest, "escapes", offset);
 }
 
 int32_t escaped_z(const TableView& tables, Rare& rare, uint32_t channel) {
-  const size_t offset = static_cast<size_t>(rare.next - rare.payload);
-  const int64_t u = read_escape(rare);
+  const size_t offset = rare.escapes.offset();
+  const int64_t u = rare.escapes.take();
   const int32_t low = tables.by_channel.low[channel];
   return fit(u % 2 ? low - 1 - u / 2 : low + tables.by_channel.escape[channel] + u / 2, INT16_MAX, "escapes", offset);
 }
@@ -49,14 +42,12 @@ bool no_words(DecoderState& state) {
 }
 
 bool escaped(DecoderState& state, const TableView& tables, bool is_z, uint32_t table, uint32_t x, int32_t* symbol) {
-  try {
+  Rare& rare = *state.rare;
+  attempt(rare.error, [&] {
     const uint32_t slot = x & (kSlots - 1);
-    *symbol = is_z ? escaped_z(tables, *state.rare, table) : escaped_y(tables, *state.rare, table, slot);
-    return true;
-  } catch (...) {
-    state.rare->error = std::current_exception();
-    return false;
-  }
+    *symbol = is_z ? escaped_z(tables, rare, table) : escaped_y(tables, rare, table, slot);
+  });
+  return !rare.error;
 }
 
 bool finish_step(DecoderState& state, const TableView& tables, bool is_z, const Step& step) {
@@ -71,14 +62,10 @@ bool finish_step(DecoderState& state, const TableView& tables, bool is_z, const 
   }
   for (; escapes != 0; escapes &= escapes - 1) {
     const size_t lane = lowest_bit(escapes);
-    int32_t symbol;
+    int32_t symbol = 0;
     if (!escaped(state, tables, is_z, step.table[lane], step.slot[lane], &symbol)) return false;
-    try {
-      state.rare->found.push_back({step.first + lane, symbol});
-    } catch (...) {
-      state.rare->error = std::current_exception();
-      return false;
-    }
+    attempt(state.rare->error, [&] { state.rare->found.push_back({step.first + lane, symbol}); });
+    if (state.rare->error) return false;
   }
   if (lacking) return no_words(state);
   if (words.next > words.safe) turn_page(words, state.rare->page);
