@@ -2,8 +2,10 @@
 
 PYTHON ?= python3
 PIP_ARGS ?=
-FUZZ_SECONDS ?= 60
+FUZZ_MINUTES ?= 1
 FUZZ_ARGS ?=
+FUZZ_SEED ?= 1
+TSAN_RUN ?=
 GPU_PYTHON ?= $(BIN)/python
 MINUTES ?= 12
 DAY_ARGS ?=
@@ -17,15 +19,15 @@ PYTEST = OMP_NUM_THREADS=1 $(1) -m pytest -q -n logical --maxprocesses 8
 READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*/*.h csrc/*/*.cpp)
 
-.PHONY: demo test unit lint types bench fuzz build clean environments interpreter aot aot-oldest aot-all kernels-check
-.PHONY: gpu-day gpu-test gpu-report rehearse compat compat-own
+.PHONY: demo test unit lint types bench fuzz replay build clean environments interpreter aot aot-oldest aot-all kernels-check
+.PHONY: gpu-day gpu-test gpu-report rehearse compat compat-own fuzz-threads
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
 
 test: build lint unit
 
-unit: build
+unit: build replay
 	$(call PYTEST,$(BIN)/python)
 
 lint: $(READY) types
@@ -97,12 +99,22 @@ $(OLD_TRITON): $(READY)
 bench: build
 	$(BIN)/python -m bench.run decode
 
-# Needs a clang++ with libFuzzer; CLANG names one. What is new in an input stays in build/fuzz/corpus.
-fuzz: $(READY)
-	$(BIN)/python fuzz/build.py $(CLANG)
-	mkdir -p build/fuzz/corpus
-	build/fuzz/decode -max_total_time=$(FUZZ_SECONDS) -timeout=30 -artifact_prefix=build/fuzz/ $(FUZZ_ARGS) \
-		build/fuzz/corpus fuzz/corpus
+# Every fuzzer for FUZZ_MINUTES of processor time. Needs a clang++ with libFuzzer; CLANG names one. What is new in an
+# input stays in build/fuzz/corpus.
+fuzz: build
+	$(BIN)/python fuzz/build.py $(if $(CLANG),--clang $(CLANG))
+	$(BIN)/python fuzz/run.py --cpu-minutes $(FUZZ_MINUTES) $(FUZZ_ARGS)
+
+# The fuzzers' targets as programs that run given inputs, for tests/fuzz: any compiler does.
+replay: $(READY)
+	$(BIN)/python fuzz/build.py --replay
+
+# Many threads call while one writes to their arrays: FUZZ_MINUTES under TSan, then as long under ASan and UBSan. Where TSan
+# stops with "unexpected memory mapping" (addresses with more random bits than it knows): TSAN_RUN="setarch -R".
+fuzz-threads: $(READY)
+	$(BIN)/python fuzz/build.py --threads $(if $(CLANG),--clang $(CLANG))
+	$(TSAN_RUN) build/fuzz/threads/threads $$((60 * $(FUZZ_MINUTES))) $(FUZZ_SEED)
+	build/fuzz/threads/asan/threads $$((60 * $(FUZZ_MINUTES))) $(FUZZ_SEED)
 
 build: $(READY) $(VENV)/.built
 

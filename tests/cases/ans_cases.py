@@ -22,7 +22,7 @@ class Case(NamedTuple):
 
     def arrays(self):
         """(cdfs (n, m), sizes, offsets) int32, rows filled up with what nobody may read."""
-        m = max(map(len, self.cdfs))
+        m = max(map(len, self.cdfs), default=0)
         cdfs = np.full((len(self.cdfs), m), -77, np.int32)
         for filled, row in zip(cdfs, self.cdfs, strict=True):
             filled[: len(row)] = row

@@ -1,4 +1,4 @@
-"""Writes fuzz/corpus/: inputs of fuzz/decode.cpp for the fuzzer to begin with.
+"""Writes fuzz/corpus/payload: inputs of fuzz/targets/payload.cpp for the fuzzer to begin with.
 
 To be run when their layout changes, or the stream's. The payloads are those of tests/cases/rans_cases.py's tables.
 """
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/cases"), str(ROOT / "tests/plain")]
 
 from rans_cases import TABLES, make_phase, make_z  # noqa: E402
+from write import write  # noqa: E402
 
 from ckbd import _rans  # noqa: E402
 
@@ -127,14 +128,5 @@ def seeds():
         )
 
 
-def main():
-    folder = ROOT / "fuzz" / "corpus"
-    folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        old.unlink()
-    for i, seed in enumerate(seeds()):
-        (folder / f"{i:02}").write_bytes(seed)
-
-
 if __name__ == "__main__":
-    main()
+    write(__file__, seeds())
