@@ -60,15 +60,13 @@ def test_a_tar_file_that_is_cut_off_is_named(tar, tmp_path):
         list(data.pictures(tmp_path / "cut.tar"))
 
 
-@pytest.mark.parametrize("at", [0, 3, 12, 60, -6])
+@pytest.mark.parametrize("at", [0, 3, 60, 300])
 def test_a_tar_file_that_is_damaged_is_named_in_a_line(tar, tmp_path, at):
     whole = bytearray(tar.read_bytes())
     whole[at] ^= 255
     (tmp_path / "bad.tar").write_bytes(whole)
-    try:
+    with pytest.raises(ValueError, match=r"bad.tar: [^\n]+$"):
         list(data.pictures(tmp_path / "bad.tar"))
-    except ValueError as error:
-        assert str(error).startswith(str(tmp_path / "bad.tar")) and "\n" not in str(error)
 
 
 @pytest.fixture(scope="module")

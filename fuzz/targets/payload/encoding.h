@@ -11,19 +11,9 @@ struct Symbols {
   std::vector<Exact<R>> r;
 };
 
-// Bytes over and over, each time a little different: what kinds of symbols they make stays. Any, if there are none.
-class Source {
+class Source : public Bytes {
  public:
-  explicit Source(std::vector<uint8_t> bytes) : bytes_(std::move(bytes)) {}
-  uint8_t next() {
-    if (bytes_.empty()) return static_cast<uint8_t>(random_.next());
-    const uint8_t byte = bytes_[at_] ^ change_;
-    if (++at_ == bytes_.size()) {
-      at_ = 0;
-      change_ = static_cast<uint8_t>(random_.next() % 32);
-    }
-    return byte;
-  }
+  explicit Source(std::vector<uint8_t> bytes) : Bytes(std::move(bytes), 1) {}
   // A symbol where 0 is the commonest and those from `escape` on in size are escapes.
   int symbol(int escape) {
     const uint8_t kind = next();
@@ -33,19 +23,10 @@ class Source {
     if (kind < 224) return sign * (next() % (escape + 1));
     if (kind < 246) return sign * (escape - 1 + next() % 3);
     if (kind < 252) return static_cast<int8_t>(next());
-    if (kind < 254) {
-      const int low = next();
-      return static_cast<int16_t>(low | next() << 8);
-    }
+    if (kind < 254) return word();
     constexpr int kEnds[] = {INT16_MIN, INT16_MAX, INT16_MIN + 1, INT8_MIN, INT8_MAX, INT8_MIN + 1};
     return kEnds[next() % std::size(kEnds)];
   }
-
- private:
-  const std::vector<uint8_t> bytes_;
-  size_t at_ = 0;
-  uint8_t change_ = 0;
-  Random random_{1};
 };
 
 // Of elements up to skip_max most are 0, as an exception costs more than a symbol.

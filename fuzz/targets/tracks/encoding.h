@@ -5,31 +5,6 @@
 
 namespace ckbd::fuzz {
 
-// Bytes over and over, each time a little different. Any, if there are none.
-class Bytes {
- public:
-  Bytes(std::vector<uint8_t> bytes, uint64_t seed) : bytes_(std::move(bytes)), random_(seed) {}
-  uint8_t next() {
-    if (bytes_.empty()) return static_cast<uint8_t>(random_.next());
-    const uint8_t byte = bytes_[at_] ^ change_;
-    if (++at_ == bytes_.size()) {
-      at_ = 0;
-      change_ = static_cast<uint8_t>(random_.next() % 32);
-    }
-    return byte;
-  }
-  int word() {
-    const int low = next();
-    return static_cast<int16_t>(low | next() << 8);
-  }
-
- private:
-  const std::vector<uint8_t> bytes_;
-  size_t at_ = 0;
-  uint8_t change_ = 0;
-  Random random_;
-};
-
 // A symbol from low to high, one of those next to the ends, or another; near the middle most of all.
 inline int16_t make_symbol(const Header& header, Bytes& source, int middle, int low, int high) {
   const int kind = source.next();
