@@ -9,9 +9,11 @@ TSAN_RUN ?=
 GPU_PYTHON ?= $(BIN)/python
 MINUTES ?= 12
 DAY_ARGS ?=
+MATRIX_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 OLD_TRITON := build/triton-3.6
+RELEASE := build/release/env
 COMPAT := .venv-compat
 TYPES := build/types
 # Tests run in as many processes as there are processors, each on one thread: more would wait for each other.
@@ -20,7 +22,7 @@ READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*/*.h csrc/*/*.cpp)
 
 .PHONY: demo test unit lint types bench fuzz replay build clean environments interpreter aot aot-oldest aot-all kernels-check
-.PHONY: gpu-day gpu-test gpu-report rehearse compat compat-own fuzz-threads
+.PHONY: gpu-day gpu-test gpu-report rehearse compat compat-own fuzz-threads wheels fresh arm64 matrix release
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
@@ -116,6 +118,31 @@ fuzz-threads: $(READY)
 	$(TSAN_RUN) build/fuzz/threads/threads $$((60 * $(FUZZ_MINUTES))) $(FUZZ_SEED)
 	build/fuzz/threads/asan/threads $$((60 * $(FUZZ_MINUTES))) $(FUZZ_SEED)
 
+# What `pip install ckbd` would find, in dist/: for each Python that is here, for x86-64 and ARM64 (release/README.md).
+wheels: $(RELEASE)/.ready
+	$(RELEASE)/bin/python -m release.wheels
+
+# A wheel of dist/ in an environment of its own, outside the checkout; WITH: more for its pip install.
+fresh: $(RELEASE)/.ready
+	$(RELEASE)/bin/python -m release.fresh --pip-args "$(WITH)"
+
+# The coder and the exact zone on ARM64, without such a machine; needs Debian's g++-aarch64-linux-gnu and qemu-user-static.
+arm64: $(RELEASE)/.ready
+	$(RELEASE)/bin/python -m release.arm64
+
+# The core of the tests against wheels, in environments of the oldest and the newest versions: MATRIX_ARGS names some.
+matrix: $(RELEASE)/.ready
+	$(RELEASE)/bin/python -m release.matrix $(MATRIX_ARGS)
+
+# make release VERSION=1.2.0: version and date, dist/, checks, a tag; nothing is uploaded.
+release: $(RELEASE)/.ready
+	$(RELEASE)/bin/python -m release.cut "$(VERSION)" --pip-args "$(WITH)"
+
+$(RELEASE)/.ready: release/requirements.txt release/requirements-build.txt
+	$(PYTHON) -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/pip install -q --disable-pip-version-check $(PIP_ARGS) -r release/requirements.txt
+	touch $@
+
 build: $(READY) $(VENV)/.built
 
 # The demo environment is pinned; requirements.txt says to what, requirements-triton.txt why it comes after.
@@ -125,9 +152,9 @@ $(READY): requirements.txt requirements-triton.txt
 	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --no-warn-conflicts -r requirements-triton.txt
 	touch $@
 
-$(VENV)/.built: $(READY) setup.py pyproject.toml $(CSRC)
-	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+$(VENV)/.built: $(READY) setup.py pyproject.toml models/pyproject.toml $(CSRC)
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e . -e models
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(COMPAT) build *.egg-info ckbd/_ans*.so ckbd/_passes*.so ckbd/_rans*.so demo
+	rm -rf $(VENV) $(COMPAT) build dist *.egg-info models/*.egg-info models/build ckbd/_ans*.so ckbd/_passes*.so ckbd/_rans*.so demo

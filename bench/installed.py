@@ -1,4 +1,4 @@
-"""A folder from which `import ckbd` finds all of it, kernels inside, without an installation: links to this checkout.
+"""A folder from which Python finds ckbd, kernels inside, and its models, uninstalled: links to this checkout.
 
     python -m bench.installed FOLDER
 
@@ -15,10 +15,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def link(folder: Path) -> Path:
-    """Makes folder/ckbd anew, of links to everything in ckbd/ as it is now and to kernels/."""
-    package = folder / "ckbd"
+    """Makes folder/ckbd anew, of links to everything in ckbd/ as it is now and to kernels/; the models beside it."""
+    package, models = folder / "ckbd", folder / "ckbd_models"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir(parents=True)
+    models.unlink(missing_ok=True)
+    models.symlink_to(ROOT / "models" / models.name)
     for path in [*(ROOT / "ckbd").iterdir(), ROOT / "kernels"]:
         if path.name != "__pycache__":
             (package / path.name).symlink_to(path)

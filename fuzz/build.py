@@ -43,12 +43,12 @@ def targets():
     return sorted(path.stem for path in (ROOT / "fuzz" / "targets").glob("*.cpp"))
 
 
-def sources(rooms):
+def sources(compiler, rooms):
     """{file of these rooms of csrc/: its own flags}, from setup.py, which is run with a setup() that does nothing."""
     setuptools.setup = lambda **_: None
-    extensions = runpy.run_path(str(ROOT / "setup.py"))["SOURCES"].values()
-    found = {name: flags for files in extensions for name, flags in files.items()}
-    return {name: flags for name, flags in found.items() if name.startswith(rooms)}
+    build = runpy.run_path(str(ROOT / "setup.py"))
+    own = build["file_flags"](build["macros"](compiler))
+    return {name: own.get(name, "") for name in build["files"](*(f"{room}/*.cpp" for room in rooms))}
 
 
 def works(clang, flags, source):
@@ -80,7 +80,7 @@ def escape(path):
 def build_ninja(compiler, flags, programs, rooms):
     """The text of build.ninja. programs: {name: sources below fuzz/}, each linked with csrc/."""
     paths = f"-I'{ROOT / 'csrc'}' -I'{ROOT / 'fuzz' / 'targets'}'"
-    flags = f"{flags} {paths} {os.environ.get('CXXFLAGS', '')}"
+    flags = f"{flags} -ffp-contract=off {paths} {os.environ.get('CXXFLAGS', '')}"  # as setup.py has it
     lines = [
         f"cxx = {compiler}",
         f"flags = {flags.replace('$', '$$')}",
@@ -93,7 +93,7 @@ def build_ninja(compiler, flags, programs, rooms):
         "  command = $cxx -pthread $flags $in -o $out",
         "  description = $out",
     ]
-    library = {f"csrc/{name}": isa for name, isa in sources(rooms).items()}
+    library = {f"csrc/{name}": isa for name, isa in sources(compiler, rooms).items()}
     own = {f"fuzz/{name}": "" for files in programs.values() for name in files}
     for path, isa in {**own, **library}.items():
         lines += [f"build {path}.o: compile {escape(ROOT / path)}", f"  isa = {isa}"]

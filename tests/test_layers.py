@@ -116,7 +116,7 @@ CSRC = {
     "streams": {"common", "rans", "payload"},
     "tracks": {"rans", "payload"},
     "ans": {"common"},
-    "passes": set(),
+    "passes": {"common"},
     "bind": {"common", "rans", "payload", "streams", "tracks", "ans", "passes"},
 }
 

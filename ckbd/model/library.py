@@ -41,7 +41,8 @@ def known() -> str:
             found.append(f"{path.stem} ({identity.hex()})")
     unread += [f"{folder} (no folder)" for folder in places.folders() if not folder.is_dir()]
     others = os.environ.get(places.VARIABLE)
-    line = f"known are {', '.join(found) or 'none'}; {places.VARIABLE} is {repr(others) if others else 'not set'}"
+    line = f"known are {', '.join(found) or 'none'}{places.missing()}"
+    line += f"; {places.VARIABLE} is {repr(others) if others else 'not set'}"
     return line + (f"; not readable: {', '.join(unread)}" if unread else "")
 
 

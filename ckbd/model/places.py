@@ -1,19 +1,26 @@
-"""Where model files lie: those that ship, and the folders of the environment variable CKBD_MODELS."""
+"""Where model files lie: in the package ckbd-models, and in the folders of the environment variable CKBD_MODELS."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
-MODELS = Path(__file__).parent / "weights"
+PACKAGE = "ckbd_models"  # of the distribution ckbd-models: the files that ship, and no code
 ALIASES = {"default": "small"}
 VARIABLE = "CKBD_MODELS"  # folders, separated as those of PATH
 SUFFIX = ".safetensors"
 
 
+def shipped() -> list[Path]:
+    """The folder of the models that ship; none where ckbd-models is not installed."""
+    spec = importlib.util.find_spec(PACKAGE)
+    return [] if spec is None else [Path(one) for one in spec.submodule_search_locations or ()]
+
+
 def folders() -> list[Path]:
     """The shipped models' folder, then those of CKBD_MODELS in their order."""
-    return [MODELS, *(Path(one) for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one)]
+    return [*shipped(), *(Path(one) for one in os.environ.get(VARIABLE, "").split(os.pathsep) if one)]
 
 
 def files() -> list[Path]:
@@ -48,5 +55,10 @@ def find(model: str | Path) -> Path:
         found = next((one for folder in folders() if _is_file(one := folder / f"{name}{SUFFIX}")), None)
     if found is None:
         known = ", ".join(dict.fromkeys(one.stem for one in files())) or "none"
-        raise FileNotFoundError(f"model {str(model)!r}: no such file or model (known: {known})")
+        raise FileNotFoundError(f"model {str(model)!r}: no such file or model (known: {known}{missing()})")
     return found
+
+
+def missing() -> str:
+    """What to say besides where the models that ship are not installed."""
+    return "" if shipped() else "; the package ckbd-models is not installed: pip install ckbd-models"

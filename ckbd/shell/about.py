@@ -26,7 +26,7 @@ def lines() -> Iterator[str]:
     yield f"Python {platform.python_version()}, PyTorch {torch.__version__}, NumPy {np.__version__}"
     for path in places.files():
         identity = library.identity_of(path)
-        where = "" if path.parent == places.MODELS else f" ({path})"
+        where = "" if path.parent in places.shipped() else f" ({path})"
         yield f"model {path.stem}: {'no model file' if identity is None else identity.hex()}{where}"
     with machine.alone():
         reach = products.reach([(3200, 256)])

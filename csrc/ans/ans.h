@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "common/cpu.h"
 #include "common/once.h"
 
 namespace ckbd::ans {
@@ -54,7 +55,7 @@ struct Row {
 // a < b ? below : otherwise, and no branch, which would be guessed wrong as often as the coder's symbols say something.
 // Compilers make branches of all that can be written in C++.
 inline uint64_t choose_below(uint64_t a, uint64_t b, uint64_t below, uint64_t otherwise) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if CKBD_X86
   asm("cmpq %2, %1\n\tcmovaeq %3, %0" : "+r"(below) : "r"(a), "r"(b), "r"(otherwise) : "cc");
   return below;
 #else

@@ -6,11 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define CKBD_ANS_AVX2 1
-#else
-#define CKBD_ANS_AVX2 0
-#endif
+#include "common/cpu.h"
 
 namespace ckbd::ans {
 
@@ -38,7 +34,7 @@ struct Quantizer {
 };
 
 extern const Quantizer scalar_quantizer;
-#if CKBD_ANS_AVX2
+#if CKBD_X86
 extern const Quantizer avx2_quantizer;
 #endif
 

@@ -1,7 +1,9 @@
 // Eight at a time. What is left over is done in a copy of eight.
-#include <immintrin.h>
-
 #include "ans/quantize.h"
+
+#if CKBD_X86
+
+#include <immintrin.h>
 
 namespace ckbd::ans {
 namespace {
@@ -58,3 +60,5 @@ void symbols_of(const float* x, const float* means, size_t n, int32_t* out) {
 const Quantizer avx2_quantizer = {"avx2", scale_indexes, symbols_of};
 
 }  // namespace ckbd::ans
+
+#endif

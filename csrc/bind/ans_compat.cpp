@@ -1,8 +1,8 @@
 // The classes and the function of CompressAI's own modules: same names, arguments and results, and what they take is
 // what its pybind11 turns into vectors. What upstream would read or write out of bounds is refused.
-#include <pybind11/stl.h>
-
 #include "bind/ans_lists.h"
+
+#include <pybind11/stl.h>
 
 namespace ckbd_python {
 namespace {

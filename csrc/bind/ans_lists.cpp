@@ -36,12 +36,31 @@ void each_of(const char* name, const char* expected, const py::handle& list, Add
   ckbd_python::each_of(list, [](size_t) {}, add);
 }
 
+// What pybind11's caster takes, with conversions. Python's code is asked for a plain number first: the caster itself may
+// not be in the middle of a call when the interpreter ends (see gil.h).
+template <class T>
+bool load(py::detail::make_caster<T>& caster, const py::handle& item) {
+  PyObject* const object = item.ptr();
+  if (PyLong_CheckExact(object) || PyFloat_CheckExact(object)) return caster.load(item, true);
+  if (!PyNumber_Check(object) || (std::is_integral_v<T> && PyFloat_Check(object))) return false;
+  const auto loaded = [&](PyObject* made) {
+    if (made == nullptr) PyErr_Clear();
+    return made != nullptr && caster.load(py::reinterpret_steal<py::object>(made), true);
+  };
+  if constexpr (std::is_integral_v<T>) {
+    return loaded(asking_for_gil([&] { return PyNumber_Index(object); })) ||
+           loaded(asking_for_gil([&] { return PyNumber_Long(object); }));
+  } else {
+    return loaded(asking_for_gil([&] { return PyNumber_Float(object); }));
+  }
+}
+
 template <class T>
 std::vector<T> values_of(const char* name, const char* expected, const py::handle& list) {
   std::vector<T> values;
   each_of(name, expected, list, [&](const py::object& item) {
     py::detail::make_caster<T> caster;
-    if (!asking_for_gil([&] { return caster.load(item, true); })) raise_type(name, expected, item);
+    if (!load<T>(caster, item)) raise_type(name, expected, item);
     values.push_back(py::detail::cast_op<T>(caster));
   });
   return values;

@@ -19,7 +19,7 @@ using ckbd::ans::Quantizer;
 const std::vector<const Quantizer*>& quantizers() {
   static const std::vector<const Quantizer*> found = [] {
     std::vector<const Quantizer*> usable = {&ckbd::ans::scalar_quantizer};
-#if CKBD_ANS_AVX2
+#if CKBD_X86
     if (ckbd::has_avx2()) usable.push_back(&ckbd::ans::avx2_quantizer);
 #endif
     return usable;

@@ -46,7 +46,9 @@ class Memory {
 template <class Kind>
 const Kind& named_isa(const std::vector<const Kind*>& all, const py::object& isa) {
   if (isa.is_none()) return *all.back();
-  const std::string name = asking_for_gil([&] { return py::str(isa); });
+  PyObject* const text = asking_for_gil([&] { return PyObject_Str(isa.ptr()); });
+  if (text == nullptr) throw py::error_already_set();
+  const std::string name = py::reinterpret_steal<py::str>(text);
   std::string names;
   for (const Kind* one : all) {
     if (name == one->name) return *one;

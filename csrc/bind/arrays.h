@@ -1,6 +1,17 @@
 // Python's arrays as pointers, checked. For bind*.cpp alone.
 #pragma once
 
+// Each module keeps pybind11's records to itself. In shared ones a class is known by its C++ name, and ours have some in
+// common; and where each module has a C++ library of its own, an exception's type is another in each.
+#ifdef PYBIND11_VERSION_MAJOR
+#error "arrays.h comes before pybind11"
+#endif
+#ifndef CKBD_MODULE
+#error "CKBD_MODULE is to be the extension's name, as setup.py has it"
+#endif
+#define CKBD_TEXT_OF(name) #name
+#define CKBD_TEXT(name) CKBD_TEXT_OF(name)
+#define PYBIND11_BUILD_ABI "_ckbd" CKBD_TEXT(CKBD_MODULE)
 #include <pybind11/pybind11.h>
 
 #include <cstdint>

@@ -3,34 +3,39 @@
 
 #include <Python.h>
 
-#include <chrono>
-#include <thread>
-#if __has_include(<cxxabi.h>)
-#include <cxxabi.h>  // which tells whether the library is libstdc++, too
-#endif
+#include <type_traits>
+
+#include "common/thread_end.h"
 
 namespace ckbd_python {
+
+using ckbd::wait_for_good;
 
 // At the interpreter's end daemon threads that ask for the GIL get it no more. Since Python 3.14 they wait for good;
 // before, they end where they asked, by an unwinding that runs destructors without the GIL and that no destructor
 // lets pass, and the process goes with them. Here they wait in all versions.
-[[noreturn]] inline void wait_for_good() {
-  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-}
-
-// For what asks for the GIL, and for what runs Python code, which lets go of it: call() itself may hold nothing that
-// it would have to let go of.
+//
+// For what asks for the GIL, and for what runs Python code, which lets go of it: call() is one call of Python's C API,
+// holds nothing that it would have to let go of, and gives a number or a pointer.
 template <class Call>
 auto asking_for_gil(Call call) {
-#if defined(__GLIBCXX__)
-  try {
-    return call();
-  } catch (const abi::__forced_unwind&) {
-    wait_for_good();  // which must not be left, as the unwinding would go on
+  using Result = decltype(call());
+  if constexpr (std::is_void_v<Result>) {
+    ckbd::call_or_wait([](void* data) { (*static_cast<Call*>(data))(); }, &call);
+  } else {
+    static_assert(std::is_scalar_v<Result>, "what has a destructor would have to let go of it");
+    struct Asked {
+      Call& call;
+      Result result;
+    } asked{call, Result()};
+    ckbd::call_or_wait(
+        [](void* data) {
+          Asked& one = *static_cast<Asked*>(data);
+          one.result = one.call();
+        },
+        &asked);
+    return asked.result;
   }
-#else
-  return call();
-#endif
 }
 
 // What pybind11's gil_scoped_release is to others. A thread may hold for good what it holds when it asks for the GIL

@@ -19,7 +19,7 @@ constexpr int kMost = 1 << 24;  // of a side, of channels
 const std::vector<const Passes*>& all_passes() {
   static const std::vector<const Passes*> found = [] {
     std::vector<const Passes*> usable = {&ckbd::passes::scalar_passes};
-#if CKBD_PASSES_X86
+#if CKBD_X86
     if (ckbd::has_avx2()) usable.push_back(&ckbd::passes::avx2_passes);
     if (ckbd::has_avx512()) usable.push_back(&ckbd::passes::avx512_passes);
 #endif
@@ -241,9 +241,10 @@ void paint(const py::object& squares, const py::object& out, const py::object& g
   const auto from = array<const float>("squares", squares, {height / 8 * (width / 8), 192});
   check_apart("out", o, from);
   const Passes& passes = passes_for(isa);
-  const bool one = asking_for_gil([&] { return py::bool_(gray); });
+  const int one = asking_for_gil([&] { return PyObject_IsTrue(gray.ptr()); });
+  if (one < 0) throw py::error_already_set();
   const WithoutGil released;
-  passes.paint(from.data, static_cast<size_t>(height / 8), static_cast<size_t>(width / 8), one, o.data);
+  passes.paint(from.data, static_cast<size_t>(height / 8), static_cast<size_t>(width / 8), one != 0, o.data);
 }
 
 }  // namespace

@@ -1,5 +1,12 @@
-// What this processor has, and the system saves: the compiler's own look at cpuid.
+// What this processor has, and the system saves.
 #pragma once
+
+// Whether files for x86's instruction sets have anything in them: intrinsics and assembly as GCC and Clang have them.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define CKBD_X86 1
+#else
+#define CKBD_X86 0
+#endif
 
 namespace ckbd {
 

@@ -7,11 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define CKBD_PASSES_X86 1
-#else
-#define CKBD_PASSES_X86 0
-#endif
+#include "common/cpu.h"
 
 namespace ckbd::passes {
 
@@ -76,7 +72,7 @@ struct Passes {
 };
 
 extern const Passes scalar_passes;
-#if CKBD_PASSES_X86
+#if CKBD_X86
 extern const Passes avx2_passes;
 extern const Passes avx512_passes;
 #endif

@@ -1,13 +1,8 @@
 // The coders there are: the one to read, and one for each instruction set.
 #pragma once
 
+#include "common/cpu.h"
 #include "rans/rans.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define CKBD_X86 1
-#else
-#define CKBD_X86 0
-#endif
 
 namespace ckbd {
 

@@ -235,7 +235,7 @@ inline void make_ans_tables_again(Caller& caller) {
 
 inline std::vector<const ckbd::ans::Quantizer*> quantizers() {
   std::vector<const ckbd::ans::Quantizer*> all = {&ckbd::ans::scalar_quantizer};
-#if CKBD_ANS_AVX2
+#if CKBD_X86
   if (ckbd::has_avx2()) all.push_back(&ckbd::ans::avx2_quantizer);
 #endif
   return all;

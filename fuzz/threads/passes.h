@@ -12,7 +12,7 @@ using ckbd::passes::Passes;
 inline const std::vector<const Passes*>& all_passes() {
   static const std::vector<const Passes*> found = [] {
     std::vector<const Passes*> all = {&ckbd::passes::scalar_passes};
-#if CKBD_PASSES_X86
+#if CKBD_X86
     if (ckbd::has_avx2()) all.push_back(&ckbd::passes::avx2_passes);
     if (ckbd::has_avx512()) all.push_back(&ckbd::passes::avx512_passes);
 #endif

@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 import torch
+from compat_models import CHECKERBOARD, inputs, model_of, nbytes, outcome, picture, same, there_and_back
 from compressai.latent_codecs import CheckerboardLatentCodec, GaussianConditionalLatentCodec
 from compressai.layers import CheckerboardMaskedConv2d
 from compressai.models.base import get_scale_table
-from models import CHECKERBOARD, inputs, model_of, nbytes, outcome, picture, same, there_and_back
 from torch import nn
 
 import ckbd.compat.compressai as cc

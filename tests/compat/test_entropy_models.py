@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from compat_models import agree, both, gaussian, latents, same
 from compressai.entropy_models import EntropyBottleneck, EntropyBottleneckVbr, GaussianConditional
 from compressai.entropy_models.entropy_models import GaussianMixtureConditional
 from compressai.models.base import get_scale_table
-from models import agree, both, gaussian, latents, same
 
 import ckbd.compat.compressai as cc
 

@@ -11,9 +11,9 @@ import textwrap
 import compressai.ans
 import pytest
 import torch
+from compat_models import WIDTHS, agree, gaussian, latents, model_of, picture, same
 from compressai.entropy_models.entropy_models import EntropyModel, _EntropyCoder
 from compressai.registry import MODELS
-from models import WIDTHS, agree, gaussian, latents, model_of, picture, same
 
 import ckbd.compat.compressai as cc
 from ckbd.compat.compressai import ans, entropy, methods, patch

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from compat_models import SERIAL, inputs, model_of, nbytes, picture, same, there_and_back
 from compressai.entropy_models import GaussianConditional
 from compressai.latent_codecs import RasterScanLatentCodec
 from compressai.layers import MaskedConv2d
 from compressai.models.base import get_scale_table
-from models import SERIAL, inputs, model_of, nbytes, picture, same, there_and_back
 from torch import nn
 
 import ckbd.compat.compressai as cc

@@ -28,12 +28,12 @@ def shelves(tmp_path, monkeypatch, tiny_path):
 
 def test_names_and_paths(shelves, tmp_path, monkeypatch):
     first, second = shelves
-    assert places.find("default") == places.find("small") == places.MODELS / "small.safetensors"
+    assert places.find("default") == places.find("small") == places.shipped()[0] / "small.safetensors"
     assert places.find("tiny") == second / "tiny.safetensors"
     shutil.copy(second / "tiny.safetensors", first / "tiny.safetensors")
     assert places.find("tiny") == first / "tiny.safetensors", "in their order"
     shutil.copy(second / "tiny.safetensors", first / "small.safetensors")
-    assert places.find("small").parent == places.MODELS, "what ships comes first"
+    assert places.find("small").parent == places.shipped()[0], "what ships comes first"
     assert places.find(first / "small.safetensors").parent == first
     assert [path.name for path in places.files()][-3:] == [
         "small.safetensors",
@@ -46,7 +46,7 @@ def test_names_and_paths(shelves, tmp_path, monkeypatch):
         with pytest.raises(FileNotFoundError, match=r"no such file or model \(known: small, base, visual, tiny\)"):
             places.find(wrong)
     monkeypatch.setenv("CKBD_MODELS", "")
-    assert places.folders() == [places.MODELS]
+    assert places.folders() == places.shipped() and len(places.shipped()) == 1
 
 
 def test_identities_of_all_kinds_of_files(golden):

@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     if sys.version_info < (3, 11) and importlib.util.find_spec("ckbd.kernels") is None:
         parser.error("needs Python 3.11 or newer, or an installed ckbd")
     train = [args.train] if (args.train or "").endswith((".pt", ".safetensors")) else []
-    shipped = record.ROOT / "ckbd" / "model" / "weights" / f"{args.train}.safetensors"
+    shipped = record.ROOT / "models" / "ckbd_models" / f"{args.train}.safetensors"
     if args.train and not train and args.train not in SIZES and not shipped.is_file():
         known = ", ".join(SIZES)
         parser.error(f"--train {args.train}: no model that ships, none of {known}, and no .safetensors or .pt")

@@ -1,0 +1,1 @@
+"""The model files of ckbd, which finds them here: nothing to import."""
