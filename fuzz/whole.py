@@ -6,6 +6,7 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image
 
 # Suffix -> Pillow's name of what is written under it: one suffix a kind of file.
@@ -25,6 +26,8 @@ MODES = {
     "pgm": "L I;16",
     "pbm": "1",
 }
+# Pillow's wheels before 12 have no zstd, and libtiff, asked for it, ends the process a little later.
+ZSTD = [{"compression": "zstd"}] if int(PIL.__version__.split(".")[0]) >= 12 else []
 # Further ways to store the same, each as arguments of save.
 WAYS = {
     "png": [{"compress_level": 0}, {"bits": 4}],
@@ -32,7 +35,7 @@ WAYS = {
     "webp": [{"lossless": True}, {"quality": 10}],
     "avif": [{"subsampling": "4:4:4"}],
     "tiff": [{"compression": f"tiff_{c}"} for c in ("lzw", "adobe_deflate")]
-    + [{"compression": "packbits"}, {"compression": "zstd"}, {"big_tiff": True}, {"tiffinfo": {278: 3}}],
+    + [{"compression": "packbits"}, *ZSTD, {"big_tiff": True}, {"tiffinfo": {278: 3}}],
     "gif": [{"interlace": 0}],
     "jp2": [{"irreversible": True}, {"tile_size": (16, 16)}],
     "j2k": [{"num_resolutions": 2}],

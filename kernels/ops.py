@@ -47,7 +47,7 @@ def resolve(backend: str, device: torch.device) -> str:
 def _refusal(device: torch.device) -> str:
     """Why Triton cannot serve a device, or nothing."""
     if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed"
+        return "the package triton is not installed (pip install 'ckbd[triton]')"
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         if torch.version.hip is None and capability < (8, 0):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import ckbd
 from ckbd.codec import zone
 from ckbd.codec.decoder import Decoder
+from ckbd.kernels import ops
 from ckbd.model import file as modelfile
 from ckbd.model.config import Config
 from ckbd.model.model import Checkerboard
@@ -83,6 +85,29 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def eight_bits(monkeypatch):
+    """Products of uint8 and int8, by PyTorch's integers where it takes no uint8: before pytorch#168226, late 2025."""
+    try:
+        torch._int_mm(torch.zeros(32, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.int8))
+    except RuntimeError:  # a wrong product is none of these: it fails where it is asked for
+
+        def plain(x, weight, out=None):
+            made = x.int() @ weight.int()
+            return made if out is None else out.copy_(made)
+
+        monkeypatch.setattr(torch, "_int_mm", plain)
+
+
+@pytest.fixture
+def with_triton(monkeypatch):
+    """As where Triton is installed, for what is said before it would be imported."""
+    monkeypatch.setattr(ops, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: name)))
+    ops._refusal.cache_clear()
+    yield
+    ops._refusal.cache_clear()
 
 
 @pytest.fixture(scope="session")

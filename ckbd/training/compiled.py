@@ -15,19 +15,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 BACKEND = "inductor"
+LIMIT = "recompile_limit"  # in PyTorch 2.6 of another name
 KINDS = 64  # of arguments for which one function may be compiled: crop sizes, counts, rates with noise or without
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """The function as one graph of fused kernels for each kind of its arguments; what cannot be traced raises."""
     # An argument of torch.compile in newer versions only.
-    limits, name = torch._dynamo.config, "recompile_limit"
-    setattr(limits, name, max(getattr(limits, name), KINDS))
+    limits = torch._dynamo.config
+    setattr(limits, LIMIT, max(getattr(limits, LIMIT), KINDS))
     return torch.compile(function, fullgraph=True, dynamic=False, backend=BACKEND)
 
 
 def refusal(device: str) -> str | None:
     """Why torch.compile cannot work on devices of a type, "cuda" or "cpu"; None if it can."""
+    if not hasattr(torch._dynamo.config, LIMIT):  # of 2.6, whose dynamo breaks at functional_call and at ExactLayers
+        return f"PyTorch {torch.__version__} cannot trace a step as one graph"
     try:
         from torch._inductor.cpp_builder import get_cpp_compiler
 

@@ -380,6 +380,7 @@ def test_single_things_where_sequences_belong_are_refused(tiny):
         tiny.decode([5])
 
 
+@pytest.mark.usefixtures("with_triton")
 def test_backends_that_cannot_be_had_are_refused(tiny_path):
     with pytest.raises(ValueError, match="backend 'triton': tensors on the CPU need Triton's interpreter.*'torch'"):
         ckbd.load(tiny_path, backend="triton")

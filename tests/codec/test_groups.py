@@ -25,6 +25,7 @@ from ckbd.model import file as modelfile
 from ckbd.model.config import MAX_GROUPS, Config, by_group, exact_shapes
 from ckbd.model.quant import QuantLinear
 
+pytestmark = pytest.mark.usefixtures("eight_bits")
 CPU, GOLDEN = torch.device("cpu"), Path(__file__).parent.parent / "golden"
 SIZES = ((1, 1), (64, 64), (130, 200), (64, 64))
 

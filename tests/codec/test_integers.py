@@ -19,7 +19,7 @@ from ckbd.kernels import numerics, products, reference
 from ckbd.kernels.numerics import IntLayer
 from ckbd.model.model import ExactLayers, hyper_map
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "eight_bits")
 CPU = torch.device("cpu")
 REACHES = [None, products.NARROW]
 # (pictures, rows, columns of a half): every size of the kernels' suite, and more than a stripe.

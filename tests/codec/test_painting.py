@@ -6,12 +6,14 @@ import torch
 from conftest import SIZES, textured
 
 import ckbd
-from bench.synthesis import in_kernels
 from ckbd.codec import image
 from ckbd.codec.networks import painting
 from ckbd.codec.networks.painting import Painter
 from ckbd.kernels.lattice import MAX_SIDE
 from ckbd.pipeline import warm
+
+pytest.importorskip("triton")
+from bench.synthesis import in_kernels  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ LAT = Lattice(cases.LATENTS, 1)
 TORCH = {"backend": "torch"}
 
 
+@pytest.mark.usefixtures("with_triton")
 def test_backends_are_refused_as_those_of_the_phases():
     r, mean = cases.halves(LAT, 16)
     with pytest.raises(BackendError, match="interpreter"):

@@ -167,6 +167,7 @@ def test_every_width_has_a_config(kernel):
 @pytest.mark.parametrize("multiprocessors", [0, 1, 132])
 def test_every_launch_has_programs(multiprocessors, monkeypatch):
     """Of a single tile too, or nothing would be computed."""
+    pytest.importorskip("triton")
     from types import SimpleNamespace
 
     from ckbd.kernels.transforms import launch

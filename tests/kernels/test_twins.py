@@ -261,6 +261,7 @@ def test_wrong_arguments_are_named(message):
         kernels.phase(**(args | REFUSALS[message]))
 
 
+@pytest.mark.usefixtures("with_triton")
 def test_a_device_that_triton_cannot_serve_says_what_would():
     net, _ = cases.integers(cases.WIDTHS[0])
     with pytest.raises(kernels.BackendError, match="TRITON_INTERPRET=1.*backend 'torch' serves this device"):

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from ckbd import cli
@@ -38,6 +39,7 @@ def test_memory_ends_it(tiny, monkeypatch):
     assert len(list(warm.warm_up(tiny.decoder, []))) == 2 and len(calls) == 3
 
 
+@pytest.mark.usefixtures("with_triton")
 def test_on_a_cpu_there_is_nothing_to_do(tiny_path, tmp_path, capsys):
     out = tmp_path / "choices.json"
     assert cli.main(["warm-up", "--model", str(tiny_path), "--choices", str(out)]) == 0

@@ -19,7 +19,7 @@ from ckbd.training.steps import Stepper, draw_qualities, optimisers
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(compiled.refusal("cpu") is not None, reason="no C++ compiler"),
+    pytest.mark.skipif(compiled.refusal("cpu") is not None, reason=f"{compiled.refusal('cpu')}"),
 ]
 BACKEND = "inductor" if os.environ.get("CKBD_INDUCTOR") else "aot_eager_decomp_partition"
 STEPS = 5
@@ -125,3 +125,8 @@ def test_what_cannot_be_compiled_is_said(monkeypatch, capsys, tmp_path):
     args = ["--data", str(tmp_path), "--out", str(tmp_path / "run"), "--crops", "64x1", "--steps", "1", "--compile"]
     assert train.main(args) == 1
     assert capsys.readouterr().err == "ckbd train: compile: no C++ compiler: No working C++ compiler found\n"
+
+
+def test_a_pytorch_that_cannot_trace_a_step_is_named(monkeypatch):
+    monkeypatch.setattr(compiled, "LIMIT", "a_name_of_later")
+    assert compiled.refusal("cpu") == f"PyTorch {torch.__version__} cannot trace a step as one graph"

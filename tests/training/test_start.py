@@ -113,7 +113,7 @@ def test_a_start_may_widen_lmbda_and_nothing_else():
 def test_weights_are_compared_before_there_is_memory_for_a_config(tmp_path, monkeypatch):
     where = []
     made = start.Checkerboard
-    monkeypatch.setattr(start, "Checkerboard", lambda c: where.append(torch.get_default_device().type) or made(c))
+    monkeypatch.setattr(start, "Checkerboard", lambda c: where.append(torch.empty(0).device.type) or made(c))
     wide = {"width": 2048, "M": 2048, "psi": 2048, "analysis8": 64, "synthesis8": 64}
     torch.save({"config": wide, "average": {}}, tmp_path / "wide.pt")  # 8.5 GiB
     with pytest.raises(ValueError, match="wide.pt: config and weights of no such model"):
