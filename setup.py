@@ -47,7 +47,10 @@ def macros(compiler: str) -> set[str]:
         sys.exit(f"{command[0]}: no such compiler. ckbd's C++ needs one for C++17: GCC or Clang, or what CXX names")
     except subprocess.CalledProcessError as error:
         sys.exit(f"{shlex.join(command)}: {error.stderr.strip()}\nCXX has to take the arguments of GCC and Clang")
-    return {line.split()[1] for line in said.splitlines() if line.startswith("#define ")}
+    found = {line.split()[1] for line in said.splitlines() if line.startswith("#define ")}
+    if not found:
+        sys.exit(f"{shlex.join(command)}: names no macro. CXX has to take the arguments of GCC and Clang")
+    return found
 
 
 def file_flags(defined: set[str]) -> dict[str, str]:

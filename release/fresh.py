@@ -67,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dist", type=Path, default=ROOT / "dist")
     parser.add_argument("--pip-args", default="", help="more for pip install: requirements, an index")
     args = parser.parse_args(argv)
+    try:
+        pythons.find(args.python)
+        wheel_for(args.python, args.dist.absolute())
+    except (LookupError, FileNotFoundError) as error:
+        parser.error(str(error))
     check(args.python, args.dist.absolute(), shlex.split(args.pip_args))
     return 0
 

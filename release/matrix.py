@@ -173,7 +173,9 @@ def result(cell: Cell) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m release.matrix", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cells", nargs="*", choices=[[], *(cell.name for cell in CELLS)], metavar="CELL")
     parser.add_argument("--keep", action="store_true", help="leave the environments, for another time")
     parser.add_argument("--pip-args", type=shlex.split, default=[], help="more arguments of every pip install")
