@@ -59,9 +59,11 @@ def cut(picture: image.Picture, size: tuple[int, int] | None) -> image.Picture:
     return image.from_array(np.ascontiguousarray(picture.rgb[:height, :width]))
 
 
-def stages_of(codec, streams: Sequence[bytes], wait: Callable[[], None] = lambda: None) -> dict[str, float]:
+def stages_of(
+    codec, streams: Sequence[bytes], wait: Callable[[], None] = lambda: None, **options
+) -> dict[str, float]:
     """Seconds of each stage of one decode, and as "total" of all from bytes to Pictures. wait: brings the device to
-    rest, after each stage.
+    rest, after each stage. options: of decode_pictures.
     """
     spent: dict[str, float] = defaultdict(float)
 
@@ -76,7 +78,7 @@ def stages_of(codec, streams: Sequence[bytes], wait: Callable[[], None] = lambda
     try:
         wait()
         start = time.perf_counter()
-        codec.decode_pictures(streams)
+        codec.decode_pictures(streams, **options)
         spent["total"] = time.perf_counter() - start
     finally:
         del codec.decoder.stage

@@ -10,6 +10,8 @@ exact-cost  rate of the integer exact zone against its float twin with the same 
 overhead    bytes of a stream beside the ideal code length of its symbols, and what carries none
 effort      BD-rate and encode time of each effort of the encoder (bench/effort.py)
 coder       the entropy coder alone: speed and size, beside other libraries in the same run (bench/coder.py)
+views       regions and smaller pictures: time beside the whole, PSNR beside decimation (bench/views.py)
+large       seconds and memory of the command on a hundred megapixels (bench/large.py)
 contexts    decode time of no context, raster scans, wavefront and checkerboard by size (bench/contexts.py)
 compat-coder  CompressAI's GaussianConditional on its own coder and on ckbd's (bench/compat_coder.py)
 kernels     a phase, g_s and g_a on a GPU in microseconds, beside PyTorch and public code (bench/gpu/kernels.py)
@@ -37,9 +39,11 @@ from bench import (
     cpu,
     effort,
     interpreter,
+    large,
     precision,
     products,
     synthesis,
+    views,
 )
 from bench import exact as exact_zone
 from bench.common import load_pictures, machine, save, stages_of
@@ -193,6 +197,8 @@ CASES = {
     "exact-cost": exact_cost,
     "overhead": overhead,
     "effort": effort.effort,
+    "views": views.views,
+    "large": large.large,
     "coder": coder.coder,
     "contexts": contexts.contexts,
     "compat-coder": compat_coder.compat_coder,
@@ -215,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", metavar="FILE")
     effort.add_arguments(parser)
     coder.add_arguments(parser)
+    large.add_arguments(parser)
     contexts.add_arguments(parser)
     compat_coder.add_arguments(parser)
     kernels.add_arguments(parser)

@@ -79,8 +79,8 @@ def add(x: Array, more: Array, out: Array, *, isa: str | None = None) -> None:
     """out = x + more, (n,): float32, but more in bfloat16."""
 
 def paint(squares: Array, out: Array, *, gray: bool = False, isa: str | None = None) -> None:
-    """Pixels, uint8 (H, W, 3), from squares of 8x8 in [0, 1], float32 (H / 8 * W / 8, 192): row, column, colour.
+    """Pixels, uint8 (H, W, 3), from squares of n x n in [0, 1], float32 (H / n * W / n, 3 n n): row, column, colour.
 
-    Cut to [0, 1], what is no number to 0, times 255, rounded half to even. gray: a pixel's colours are their mean,
-    (a + b + c) / 3 after the cut.
+    n: 1, 2, 4 or 8. Cut to [0, 1], what is no number to 0, times 255, rounded half to even. gray: a pixel's colours
+    are their mean, (a + b + c) / 3 after the cut.
     """

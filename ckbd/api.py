@@ -23,7 +23,9 @@ from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
 from ckbd.codec.machine import Team
 from ckbd.codec.networks import floats, painting
+from ckbd.codec.progress import Tell
 from ckbd.codec.tables import coder_tables
+from ckbd.codec.view import WHOLE, Region, View, view
 from ckbd.model import file
 from ckbd.model.file import Networks
 from ckbd.pipeline.decode import COUNT, Decoding
@@ -37,7 +39,9 @@ class Encodes(Protocol):
 
     @property
     def model(self) -> Networks: ...
-    def encode(self, images: Sequence[AnyImage], quality: Quality, effort: int | None) -> list[bytes]: ...
+    def encode(
+        self, images: Sequence[AnyImage], quality: Quality, effort: int | None, progress: Tell | None = None
+    ) -> list[bytes]: ...
     def encode_at(self, picture: AnyImage, qualities: Sequence[float], effort: int | None) -> list[bytes]: ...
     def estimate(self, images: Sequence[AnyImage], quality: Quality, effort: int | None) -> list[float]: ...
 
@@ -45,7 +49,7 @@ class Encodes(Protocol):
 class Decodes(Protocol):
     """What a codec needs of its decoder."""
 
-    def decode(self, streams: Sequence[bytes]) -> list[Picture]: ...
+    def decode(self, streams: Sequence[bytes], view: View = WHOLE, progress: Tell | None = None) -> list[Picture]: ...
     def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]: ...
 
 
@@ -85,16 +89,24 @@ class Codec(Generic[E, D]):
         """The model's identity, 12 hex digits; a stream decodes only with the model whose identity it carries."""
         return self.model.identity.hex()
 
-    def encode(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[bytes]:
+    def encode(
+        self,
+        images: Sequence[AnyImage],
+        quality: Quality = 50.0,
+        effort: int | None = None,
+        *,
+        progress: Tell | None = None,
+    ) -> list[bytes]:
         """Compress images: PIL images, arrays (H, W) or (H, W, C), Pictures, or tensors; one stream each.
 
         C is 1 for gray, 3 for RGB, and one more with alpha, which is last. Arrays are uint8, or uint16 or bool, which
         become 8 bits; tensors also floating point in [0, 1], on any device, and (C, H, W) too.
         quality: 1 (smallest) to 100, in steps of 1/2, one for all or one for each image. effort: 0 rounds, 1 (or
-        None) weighs bits against error (docs/encoding.md); no decoder sees a difference. Streams carry gray-ness,
-        alpha (lossless), ICC profile, EXIF and XMP. Raises ValueError or TypeError for what cannot be coded.
+        None) weighs bits against error (docs/encoding.md); no decoder sees a difference. progress: called with the
+        share that is done, from 0 to 1. Streams carry gray-ness, alpha (lossless), ICC profile, EXIF and XMP. Raises
+        ValueError or TypeError for what cannot be coded.
         """
-        return self.encoder.encode(images, quality, effort)
+        return self.encoder.encode(images, quality, effort, progress)
 
     def encode_at(self, picture: AnyImage, qualities: Sequence[float], effort: int | None = None) -> list[bytes]:
         """One picture at several qualities: the streams that encode gives of it at each, but g_a runs once."""
@@ -107,17 +119,36 @@ class Codec(Generic[E, D]):
         """
         return self.encoder.estimate(images, quality, effort)
 
-    def decode(self, streams: Sequence[bytes]) -> list[Image.Image]:
+    def decode(
+        self,
+        streams: Sequence[bytes],
+        *,
+        region: Region | None = None,
+        scale: float = 1,
+        progress: Tell | None = None,
+    ) -> list[Image.Image]:
         """Streams to PIL images of mode L, LA, RGB or RGBA, with ICC profile, EXIF and XMP in .info as they came.
 
-        Raises FormatError, naming the field and its offset, for a stream that is damaged, hostile, too large, or made
-        by another model. One bad stream fails the call: decode singly to keep the others.
+        region: (left, top, right, bottom) in pixels, of each picture; all symbols are read, g_s runs where it must,
+        and pixels are those of the whole picture up to rounding. scale: 1, 1/2, 1/4 or 1/8, for a picture of so much
+        of its sides, rounded up, at a fraction of g_s's time (docs/pictures.md); with a region, all that shows some
+        of it. progress: called with the share that is done, from 0 to 1. Raises FormatError, naming the field and its
+        offset, for a stream that is damaged, hostile, too large, or made by another model, ValueError for a region
+        that is not within a picture, or another scale. One bad stream fails the call: decode singly to keep the
+        others.
         """
-        return [image.to_pil(p) for p in self.decode_pictures(streams)]
+        return [image.to_pil(p) for p in self.decode_pictures(streams, region=region, scale=scale, progress=progress)]
 
-    def decode_pictures(self, streams: Sequence[bytes]) -> list[Picture]:
+    def decode_pictures(
+        self,
+        streams: Sequence[bytes],
+        *,
+        region: Region | None = None,
+        scale: float = 1,
+        progress: Tell | None = None,
+    ) -> list[Picture]:
         """As decode, to Pictures."""
-        return self.decoder.decode(streams)
+        return self.decoder.decode(streams, view(region, scale), progress)
 
     def decode_tensors(
         self,

@@ -1,4 +1,4 @@
-"""The command `ckbd`: encode, decode, info, eval, warm-up, train, fit-tables."""
+"""The command `ckbd`: encode, decode, info, eval, warm-up, train, fit-tables, fit-preview."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from ckbd.training import fit
 
             return fit.main(argv[1:])
+        if argv[:1] == ["fit-preview"]:
+            from ckbd.training import preview
+
+            return preview.main(argv[1:])
         args = parser.parse(argv)
         status = args.run(args)
         say()

@@ -10,10 +10,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ckbd.codec.progress import Progress, Tell
 from ckbd.readers import codecs
 
 if TYPE_CHECKING:
     from ckbd.api import Codec
+    from ckbd.codec.view import Region
     from ckbd.pillow import CkbdImageFile
 
 
@@ -38,10 +40,18 @@ def open(source: str | os.PathLike[str] | IO[bytes], *, model: str | Path | None
     return image
 
 
-def decode(streams: Sequence[bytes], *, model: str | Path | None = None, **options: Any) -> list[Image.Image]:
+def decode(
+    streams: Sequence[bytes],
+    *,
+    model: str | Path | None = None,
+    region: Region | None = None,
+    scale: float = 1,
+    progress: Tell | None = None,
+    **options: Any,
+) -> list[Image.Image]:
     """Streams to PIL images as ckbd.Codec.decode, each by the model that it names; models are loaded once a process.
 
-    model: as in open. options: those of ckbd.load.
+    model: as in open. region, scale, progress: as in ckbd.Codec.decode. options: those of ckbd.load.
     """
     if isinstance(streams, (bytes, bytearray, memoryview)):  # a sequence, too, but of numbers
         raise TypeError("streams: expected a sequence of streams, got the bytes of one")
@@ -53,6 +63,9 @@ def decode(streams: Sequence[bytes], *, model: str | Path | None = None, **optio
         codec = readers.of(stream)
         by_model.setdefault(id(codec), (codec, []))[1].append(i)
     found: dict[int, Image.Image] = {}
+    told = Progress(progress, len(streams))
     for codec, numbers in by_model.values():
-        found |= zip(numbers, codec.decode([streams[i] for i in numbers]), strict=True)
+        some, tell = [streams[i] for i in numbers], told.part(len(numbers))
+        pictures = codec.decode(some, region=region, scale=scale, progress=tell)
+        found |= zip(numbers, pictures, strict=True)
     return [found[i] for i in range(len(found))]

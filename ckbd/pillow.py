@@ -14,6 +14,7 @@ from PIL import Image, ImageFile
 from ckbd.codec import container, sections
 from ckbd.codec.container import FormatError
 from ckbd.codec.files import metadata
+from ckbd.codec.view import SHRINKS
 from ckbd.forks import Lock
 
 FORMAT, SUFFIX, MIME = "CKBD", ".ckbd", "image/x-ckbd"
@@ -32,6 +33,7 @@ class CkbdImageFile(ImageFile.ImageFile):
 
     format, format_description = FORMAT, "ckbd, a learned codec"
     model: str | Path | None = None
+    _shrink = 1
 
     def _open(self) -> None:
         assert self.fp is not None
@@ -52,6 +54,25 @@ class CkbdImageFile(ImageFile.ImageFile):
             self.info["xmp"] = found["xmp"]
         self.tile = [ImageFile._Tile("ckbd", (0, 0, *self.size), 0, self.mode)]  # one, which load() takes
         self._loading = Lock()
+
+    def draft(
+        self, mode: str | None, size: tuple[int, int] | None
+    ) -> tuple[str, tuple[int, int, float, float]] | None:
+        """Before load: a picture of 1/2, 1/4 or 1/8 of its sides, the smallest that is not smaller than size, decoded
+        in less time, as a JPEG's draft is; Image.thumbnail() asks for it by itself. mode is left as it is. Returns
+        the mode and the whole picture's box in the smaller one's pixels; None if nothing changes.
+        """
+        with self._loading.held():
+            if not self.tile or self._shrink > 1 or size is None:
+                return None
+            width, height = self.size
+            most = min(width // max(size[0], 1), height // max(size[1], 1))
+            self._shrink = max(s for s in SHRINKS if s <= max(most, 1))
+            if self._shrink == 1:
+                return None
+            self._size = -(-width // self._shrink), -(-height // self._shrink)
+            self.tile = [ImageFile._Tile("ckbd", (0, 0, *self.size), 0, self.mode)]
+            return self.mode, (0, 0, width / self._shrink, height / self._shrink)
 
     def load(self) -> Any:
         """The pixels, decoded by the first call. Raises FormatError, which is an OSError here.
@@ -94,15 +115,18 @@ class CkbdImageFile(ImageFile.ImageFile):
         from ckbd.readers import codecs
 
         try:
-            return codecs(self.model).of(stream).decode([stream])[0]
+            decoded = codecs(self.model).of(stream).decode([stream], scale=1 / self._shrink)[0]
         except FormatError as error:
             raise _unreadable(error) from error
+        if self.mode.endswith("A") and not decoded.mode.endswith("A"):  # means that are opaque, of what is not
+            decoded.putalpha(255)
+        return decoded
 
     def __getstate__(self) -> list[Any]:
-        return [*super().__getstate__(), self.model]
+        return [*super().__getstate__(), self.model, self._shrink]
 
     def __setstate__(self, state: list[Any]) -> None:
-        self._loading, self.fp, self.model = Lock(), None, state.pop()
+        self._loading, self.fp, self._shrink, self.model = Lock(), None, state.pop(), state.pop()
         super().__setstate__(state)
 
 

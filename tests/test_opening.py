@@ -203,3 +203,20 @@ def test_codecs_share_a_team(shelf):
     one = ckbd.load("one", threads=2)
     two = ckbd.load("two", team=one.team)
     assert two.team is one.team and pickle.loads(pickle.dumps(two)).team.threads == 2
+
+
+def test_what_is_asked_for_of_a_stream(tiny, tmp_path, monkeypatch, tiny_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    shutil.copy(tiny_path, models / "tiny.safetensors")
+    monkeypatch.setenv("CKBD_MODELS", str(models))
+    streams = tiny.encode([textured(70, 90), textured(64, 64)])
+    for options in ({"region": (3, 5, 60, 50)}, {"scale": 1 / 4}, {"region": (3, 5, 60, 50), "scale": 1 / 2}):
+        got, want = ckbd.decode(streams, **options), tiny.decode(streams, **options)
+        assert [one.size for one in got] == [one.size for one in want]
+        assert [one.tobytes() for one in got] == [one.tobytes() for one in want]
+    said = []
+    ckbd.decode(streams, progress=said.append)
+    assert said == sorted(said) and said[-1] == pytest.approx(1) and len(said) > 2
+    with pytest.raises(ValueError, match="region: expected"):
+        ckbd.decode(streams, region=(0, 0, 90, 70))

@@ -99,7 +99,7 @@ def test_pixels_come_late(path, rgb, shelf):
         pil.load()
     (shelf / "tiny.safetensors").unlink()
     pil = Image.open(path)
-    assert pil.size == rgb.size and pil.draft("L", (8, 8)) is None and pil.size == rgb.size
+    assert pil.size == rgb.size
     with pytest.raises(FormatError, match="model at byte 4: made by model .*, which is not here"):
         pil.load()
     data[8] ^= 1
@@ -341,3 +341,51 @@ def test_ckbd_open_is_the_same_image(path):
     assert pickle.loads(pickle.dumps(ckbd.open(path, model="tiny"))).model == "tiny"
     with Path(path).open("rb") as file:
         assert ckbd.open(file).size == (56, 40)
+
+
+DRAFTS = {(80, 50): 1, (41, 26): 1, (40, 25): 2, (21, 1): 2, (10, 6): 8, (1, 1): 8, (0, 0): 8}
+
+
+@pytest.mark.parametrize("size, shrink", DRAFTS.items())
+def test_a_draft_is_smaller_and_not_too_small(tmp_path, tiny, size, shrink):
+    """As a JPEG's draft, which Pillow itself makes."""
+    source = Image.fromarray(textured(50, 81))
+    source.save(tmp_path / "a.ckbd", model="tiny")
+    source.save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.ckbd") as pil, Image.open(tmp_path / "a.jpg") as jpeg:
+        found = pil.draft("L", size)
+        _, box = jpeg.draft(None, size if min(size) else (1, 1))
+        assert found == (None if shrink == 1 else ("RGB", box)) and pil.size == jpeg.size
+        assert shrink == 1 or pil.draft(None, (1, 1)) is None, "once"
+        (want,) = tiny.decode([(tmp_path / "a.ckbd").read_bytes()], scale=1 / shrink)
+        assert pil.tobytes() == want.tobytes() and pil.size == want.size
+        assert pil.draft(None, (1, 1)) is None, "too late"
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_draft_keeps_its_mode_where_its_means_are_opaque(tmp_path, mode):
+    source = Image.fromarray(textured(64, 80)).convert(mode)
+    source.putpixel((3, 3), source.getpixel((3, 3))[:-1] + (254,))
+    source.save(tmp_path / "a.ckbd", model="tiny")
+    with Image.open(tmp_path / "a.ckbd") as pil, Image.open(tmp_path / "a.ckbd") as small:
+        pil.draft(None, (10, 8))
+        assert np.asarray(pil)[..., -1].min() == 255 and pil.mode == pil.im.mode == mode
+        assert pil.getchannel("A").getextrema() == (255, 255) and len(pil.split()) == len(mode)
+        small.thumbnail((40, 32))
+        assert small.mode == mode and small.size == (40, 32)
+
+
+def test_thumbnails_are_made_of_drafts(tmp_path, monkeypatch):
+    Image.fromarray(textured(400, 640)).save(tmp_path / "a.ckbd", model="tiny")
+    asked, real = [], ckbd.Codec.decode
+    monkeypatch.setattr(ckbd.Codec, "decode", lambda *a, **options: asked.append(options) or real(*a, **options))
+    with Image.open(tmp_path / "a.ckbd") as whole, Image.open(tmp_path / "a.ckbd") as small:
+        whole.load()
+        small.thumbnail((40, 40))
+        assert small.size == (40, 25) and asked == [{"scale": 1}, {"scale": 1 / 4}]
+        want = whole.resize((40, 25), Image.Resampling.BOX)
+        assert np.abs(np.asarray(small).astype(int) - np.asarray(want)).mean() < 20
+    again = Image.open(tmp_path / "a.ckbd")
+    again.draft(None, (80, 80))
+    copied = pickle.loads(pickle.dumps(again))
+    assert copied.size == again.size == (160, 100) and copied.tobytes() == again.tobytes()

@@ -24,6 +24,8 @@ from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
 from ckbd.codec.networks.painting import Painter, fits
 from ckbd.codec.networks.rendering import Renderer
+from ckbd.codec.progress import Progress, Tell, between, silent
+from ckbd.codec.view import WHOLE, View
 from ckbd.model.file import Loaded
 
 T = TypeVar("T")
@@ -63,7 +65,9 @@ class Decoder:
         """
         self.model, self.zone, self.tables = model, exact, tables
         self.device, self.team, self.max_pixels = device, team, max_pixels
-        self.renderer = Renderer(model.g_s, model.log_ungain, device, team.on(device), products=products)
+        self.renderer = Renderer(
+            model.g_s, model.log_ungain, device, team.on(device), products=products, preview=model.preview
+        )
         self.painter = painter
 
     @property
@@ -77,17 +81,25 @@ class Decoder:
 
     # The journey
 
-    def decode(self, streams: Sequence[bytes]) -> list[Picture]:
+    def decode(self, streams: Sequence[bytes], view: View = WHOLE, progress: Tell | None = None) -> list[Picture]:
         """Streams to pictures: those whose padded sizes agree go together. Raises as ckbd.Codec.decode."""
         with self.stage("parse"):
             parsed = self.parse_all(streams)
+            for s in parsed:
+                view.box(s.header.width, s.header.height)
+        told = Progress(progress, sum(map(_pixels, parsed)))
 
         def pictures(group: list[Stream]) -> list[Picture]:
+            tell, begin = told.part(sum(map(_pixels, group))), _before_g_s(group[0], view)
             group = [sections.opened(s) for s in group]
-            state = self.state(group)
-            if self.painter is not None and fits(state.lattice):
-                return self.painter.pictures(group, state, self.stage)
-            return self.renderer.pictures(group, self.y_hat(state), self.stage)
+            state = self.state(group, between(tell, 0, begin))
+            if view.whole and self.painter is not None and fits(state.lattice):
+                found = self.painter.pictures(group, state, self.stage)
+            else:
+                rest = between(tell, begin, 1)
+                found = self.renderer.pictures(group, self.y_hat(state), self.stage, view, rest)
+            tell(1)
+            return found
 
         return self.by_group(pictures, parsed)
 
@@ -116,7 +128,7 @@ class Decoder:
         """y_hat (B, M, h, w) of streams of one padded size, float32, integer-valued in 1/16 units."""
         return self.y_hat(self.state(streams))
 
-    def state(self, streams: list[Stream]) -> Any:
+    def state(self, streams: list[Stream], tell: Tell = silent) -> Any:
         """The exact zone of streams of one padded size, all phases done."""
         with self.stage("coder"):
             batch = self.open(streams)
@@ -132,6 +144,7 @@ class Decoder:
                 r = self.residuals(batch, k)
             with self.stage("phases"):
                 self.assemble(state, p, r)
+            tell((p + 1) / self.zone.phases)
         self.finish(batch)
         return state
 
@@ -192,3 +205,14 @@ class Decoder:
     def y_hat(self, state: Any) -> Tensor:
         """(B, M, h, w) float32, integers in 1/16 units (device); g_s and all after it are self.renderer."""
         return self.zone.y_hat(state)
+
+
+def _pixels(s: Stream) -> int:
+    return s.header.height * s.header.width
+
+
+def _before_g_s(s: Stream, view: View) -> float:
+    """What all but g_s takes of a picture's time, about, as a CPU was measured; for progress alone."""
+    left, top, right, bottom = view.box(s.header.width, s.header.height)
+    g_s = 6.0 * (right - left) * (bottom - top) * view.shrink**2 / _pixels(s)
+    return 1 / (1 + g_s)

@@ -11,6 +11,7 @@ import numpy as np
 from ckbd.codec import container
 from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.image import Picture
+from ckbd.codec.view import WHOLE, View
 
 MOST = 1 << 24  # bytes of EXIF or XMP
 
@@ -90,7 +91,11 @@ def opened(s: Stream) -> Stream:
     return dataclasses.replace(s, contents=contents)
 
 
-def finished(s: Stream, rgb: np.ndarray) -> Picture:
-    """The picture of the pixels of a stream that has been opened()."""
+def finished(s: Stream, rgb: np.ndarray, view: View = WHOLE) -> Picture:
+    """The picture of the pixels of a stream that has been opened(), or of those that are asked for of it."""
     assert s.contents is not None
-    return Picture(rgb, gray=s.header.gray, **s.contents)
+    contents = dict(s.contents)
+    if "alpha" in contents and not view.whole:
+        alpha = view.of(contents["alpha"])
+        contents["alpha"] = alpha if alpha.min() < 255 else None
+    return Picture(rgb, gray=s.header.gray, **contents)

@@ -10,6 +10,8 @@ from ckbd import _passes, _rans
 from ckbd.codec import batches, checks, container, limits, payload, sections
 from ckbd.codec.container import Stream
 from ckbd.codec.image import Picture
+from ckbd.codec.networks.windows import Window
+from ckbd.codec.view import SHRINKS, WHOLE, Piece, View
 from ckbd.light.synthesis import Synthesis, shapes
 from ckbd.light.zone import Zone, exact
 from ckbd.model import arrays, library
@@ -29,21 +31,30 @@ class Decoder:
         read, text = arrays.read(library.find(model), arrays.FORMAT)
         self.config = c = Config.from_json(text)
         self.zones = [Zone(own) for own in by_group(arrays.layers(read, exact_shapes(c)))]
-        self.g_s = Synthesis(arrays.weights(read, "g_s", shapes(c)), c)
+        with np.errstate(all="ignore"):  # as in decode()
+            self.g_s = Synthesis(arrays.weights(read, "g_s", shapes(c)), c, arrays.preview(read, c.M))
         self.log_ungain = arrays.expect(read, "log_ungain", "float32", (c.levels, c.M))
         t = arrays.tables(read, c.Nz)
         names = ("table.y.freq", "table.y.max", "table.z.freq", "table.z.low", "table.z.size")
         self.tables = _rans.Tables(*(t[name] for name in names))
         self.identity, self.max_pixels = arrays.identity(read), max_pixels
 
-    def decode(self, stream: bytes) -> Picture:
-        """A stream's picture. Raises FormatError."""
-        s = sections.opened(self._parse(stream))
+    def decode(self, stream: bytes, view: View = WHOLE) -> Picture:
+        """A stream's picture, or what is asked for of it. Raises FormatError, and ValueError as View.box."""
+        s = self._parse(stream)
+        view.box(s.header.width, s.header.height)
+        s = sections.opened(s)
         h, y_hat = s.header, self._y_hat(s)
         with np.errstate(all="ignore"):  # a model's numbers may be beyond all use, and are black pixels then
             gain = np.exp(self._log_gain(h.quality2 / 2)).astype(np.float32)
-            rgb = self.g_s(y_hat / np.float32(MEAN_STEP) * gain, h.gray)
-        return sections.finished(s, np.ascontiguousarray(rgb[: h.height, : h.width]))
+            y = y_hat / np.float32(MEAN_STEP) * gain
+
+            def paint(piece: Piece) -> np.ndarray:
+                left, top, right, bottom = piece.box
+                return self.g_s(y, h.gray, piece.shrink, Window(top, left, bottom, right))
+
+            rgb = view.made(h.width, h.height, SHRINKS, paint)
+        return sections.finished(s, rgb, view)
 
     def latents(self, stream: bytes) -> np.ndarray:
         """y_hat in 1/16 units, int16 (M, h, w), as ckbd.Codec.decode_latents gives it."""

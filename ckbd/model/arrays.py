@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ckbd.model import places, proof
+from ckbd.model.config import PREVIEW_SIDE
 
 FORMAT = "ckbd-model-1"
 IDENTITY = ("exact.", "table.")  # what a stream's bits depend on
@@ -133,6 +134,19 @@ def tables(arrays: Arrays, channels: int) -> Arrays:
         "table.z.low": expect(arrays, "table.z.low", "int16", (channels,)),
         "table.z.size": expect(arrays, "table.z.size", "int16", (channels,)),
     }
+
+
+def preview(arrays: Arrays, M: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """(weight (48, M, 3, 3), bias (48,)), float32, of a file with a preview (docs/pictures.md); None: it has none.
+
+    Raises ValueError naming the field.
+    """
+    count = 3 * PREVIEW_SIDE**2
+    shapes = {"preview.weight": (count, M, 3, 3), "preview.bias": (count,)}
+    if not any(name.startswith("preview.") for name in arrays):
+        return None
+    found = weights(arrays, "preview", shapes)
+    return found["weight"], found["bias"]
 
 
 def weights(arrays: Arrays, part: str, shapes: dict[str, tuple[int, ...]]) -> Arrays:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 MAX_GROUPS = 16  # docs/format.md, section 6
+PREVIEW_SIDE = 4  # pixels of a side that a model file's preview gives of a latent
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class Loaded:
     g_s: Synthesis
     log_gain: Tensor
     log_ungain: Tensor
+    preview: tuple[Tensor, Tensor] | None = None  # weight and bias, if the file has one; as ckbd.model.arrays.preview
 
 
 def export(model: Checkerboard) -> dict[str, Tensor]:
@@ -98,7 +99,17 @@ def load(model: str | Path = "default", device: str | torch.device = "cpu") -> L
     fill(parts._asdict(), read, device)
     gains = gains_of(read, (c.levels, c.M), device)
     tables = {name: torch.from_numpy(table) for name, table in arrays.tables(read, c.Nz).items()}
-    return Loaded(c, arrays.identity(read), layers, tables, *parts, log_gain=gains[0], log_ungain=gains[1])
+    preview = arrays.preview(read, c.M)
+    return Loaded(
+        c,
+        arrays.identity(read),
+        layers,
+        tables,
+        *parts,
+        log_gain=gains[0],
+        log_ungain=gains[1],
+        preview=preview and (torch.from_numpy(preview[0]).to(device), torch.from_numpy(preview[1]).to(device)),
+    )
 
 
 def layers_of(read: Arrays, shapes: dict[str, tuple[int, ...]]) -> ExactLayers:

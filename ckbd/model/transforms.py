@@ -85,10 +85,10 @@ class Patches(nn.PixelUnshuffle):
 
 
 class Pixels(nn.PixelShuffle):
-    """The inverse of Patches."""
+    """The inverse of Patches, or of such as have another side."""
 
-    def __init__(self) -> None:
-        super().__init__(8)
+    def __init__(self, side: int = 8) -> None:
+        super().__init__(side)
 
     def forward(self, f: Tensor) -> Tensor:
         return super().forward(f) + 0.5

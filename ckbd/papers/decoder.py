@@ -21,6 +21,8 @@ from ckbd.codec.container import FormatError, Stream
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Team
 from ckbd.codec.networks.rendering import Renderer
+from ckbd.codec.progress import Progress, Tell
+from ckbd.codec.view import WHOLE, View
 from ckbd.kernels import numerics
 from ckbd.papers import scan
 from ckbd.papers.file import LoadedVariant
@@ -58,21 +60,27 @@ class VariantDecoder:
         """As ckbd.codec.decoder.Decoder.stage."""
         return nullcontext()
 
-    def decode(self, streams: Sequence[bytes]) -> list[Picture]:
+    def decode(self, streams: Sequence[bytes], view: View = WHOLE, progress: Tell | None = None) -> list[Picture]:
         """As ckbd.Codec.decode_pictures, each stream by itself, on a CPU side by side."""
+        parsed = self._parse_all(streams)
+        for s in parsed:
+            view.box(s.header.width, s.header.height)
+        told = Progress(progress, len(parsed))
 
         def picture(s: Stream) -> Picture:
+            tell = told.part(1)
             s = sections.opened(s)
-            return self.renderer.pictures([s], self.latents(s), self.stage)[0]
+            found = self.renderer.pictures([s], self.latents(s), self.stage, view)[0]
+            tell(1)
+            return found
 
-        return self._each(picture, streams)
+        return self._each(picture, parsed)
 
     def decode_latents(self, streams: Sequence[bytes]) -> list[np.ndarray]:
         """As ckbd.Codec.decode_latents."""
-        return self._each(lambda s: self.latents(s)[0].to(torch.int16).cpu().numpy(), streams)
+        return self._each(lambda s: self.latents(s)[0].to(torch.int16).cpu().numpy(), self._parse_all(streams))
 
-    def _each(self, work: Callable[[Stream], T], streams: Sequence[bytes]) -> list[T]:
-        parsed = self._parse_all(streams)
+    def _each(self, work: Callable[[Stream], T], parsed: list[Stream]) -> list[T]:
         with machine.working(self.device):
             return self.team.on(self.device)(work, parsed)
 

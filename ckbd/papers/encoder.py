@@ -19,6 +19,7 @@ from ckbd.codec.image import Picture
 from ckbd.codec.inputs import AnyImage, Quality
 from ckbd.codec.machine import Team
 from ckbd.codec.networks import strips
+from ckbd.codec.progress import Progress, Tell
 from ckbd.kernels import numerics
 from ckbd.model.model import gain_at
 from ckbd.papers import scan
@@ -46,9 +47,15 @@ class VariantEncoder:
         self.device, self.team, self.max_pixels = device, team, max_pixels
         self.one_pass = True
 
-    def encode(self, images: Sequence[AnyImage], quality: Quality = 50.0, effort: int | None = None) -> list[bytes]:
+    def encode(
+        self,
+        images: Sequence[AnyImage],
+        quality: Quality = 50.0,
+        effort: int | None = None,
+        progress: Tell | None = None,
+    ) -> list[bytes]:
         """As ckbd.Codec.encode, to streams of version 2, on a CPU side by side. There is but effort 0."""
-        return [stream for stream, _ in self._all(images, quality, effort)]
+        return [stream for stream, _ in self._all(images, quality, effort, progress)]
 
     def encode_at(self, picture: AnyImage, qualities: Sequence[float], effort: int | None = None) -> list[bytes]:
         """As ckbd.Codec.encode_at, though g_a runs every time."""
@@ -58,13 +65,20 @@ class VariantEncoder:
         """The ideal code length of each image's symbols in bits, by the frequencies that code them."""
         return [bits for _, bits in self._all(images, quality, effort)]
 
-    def _all(self, images: Sequence[AnyImage], quality: Quality, effort: int | None) -> list[tuple[bytes, float]]:
+    def _all(
+        self, images: Sequence[AnyImage], quality: Quality, effort: int | None, progress: Tell | None = None
+    ) -> list[tuple[bytes, float]]:
         inputs.effort_of(effort, self.EFFORTS)
         pictures, qualities = inputs.pictures_and_qualities(images, quality, self.max_pixels)
+        told = Progress(progress, len(pictures))
+
+        def encode(one: tuple[Picture, float]) -> tuple[bytes, float]:
+            tell, found = told.part(1), self._encode(*one)
+            tell(1)
+            return found
+
         with machine.working(self.device):
-            return self.team.on(self.device)(
-                lambda one: self._encode(*one), list(zip(pictures, qualities, strict=True))
-            )
+            return self.team.on(self.device)(encode, list(zip(pictures, qualities, strict=True)))
 
     @torch.inference_mode()
     def features(self, pictures: list[Picture]) -> Tensor:

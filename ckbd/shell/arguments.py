@@ -39,6 +39,28 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
     return parse
 
 
+def region(text: str) -> tuple[int, ...]:
+    """left,top,right,bottom in pixels; whether a picture has them is seen when there is one."""
+    try:
+        left, top, right, bottom = map(int, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected LEFT,TOP,RIGHT,BOTTOM in pixels, got {text!r}") from error
+    return left, top, right, bottom
+
+
+def scale(text: str) -> float:
+    """1, 1/2, 1/4 or 1/8, as a fraction or with a point."""
+    from ckbd.codec import view
+
+    above, _, below = text.partition("/")
+    try:
+        found = float(above) / float(below or 1)
+        view.shrink_of(found)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"expected 1, 1/2, 1/4 or 1/8, got {text!r}") from error
+    return found
+
+
 def _number(kind: Callable[[str], Any], expected: str, text: str) -> Any:
     try:
         return kind(text)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckbd.shell import target as targets
 from ckbd.shell.files import BAD_INPUT, Job, Kind, Plan, UsageError, complain, plan, reason_of
-from ckbd.shell.jobs import Done, Ordered, run
+from ckbd.shell.jobs import Done, Ordered, rows, run
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,11 @@ def _planned(args: argparse.Namespace, kind: Kind) -> Plan:
     if args.skip_existing:
         found.skip_existing()
     return found
+
+
+def _hidden(args: argparse.Namespace, todo: Plan) -> bool:
+    """Whether a picture's rows are not to be shown; of several there is a bar of files."""
+    return args.quiet or len(todo.jobs) != 1 or not sys.stderr.isatty()
 
 
 def _how(args: argparse.Namespace) -> dict[str, Any]:
@@ -97,6 +102,8 @@ def encode(args: argparse.Namespace) -> int:
     with asked_for(args.model):
         codec = load(args, args.model)
 
+    hidden = _hidden(args, todo)
+
     def work(job: Job) -> Done:
         seekable = job.source is not None and job.source.is_file()
         file = str(job.source) if seekable else io.BytesIO(job.read())
@@ -105,7 +112,8 @@ def encode(args: argparse.Namespace) -> int:
             picture = image.strip(picture)
         if args.target_bpp is None and args.target_psnr is None:
             quality = args.quality
-            (stream,) = codec.encode([picture], quality=quality, effort=args.effort)
+            with rows(picture.height, hidden=hidden) as tell:
+                (stream,) = codec.encode([picture], quality=quality, effort=args.effort, progress=tell)
         else:
             wanted = {"bpp": args.target_bpp, "psnr": args.target_psnr}
             stream, quality, warning = targets.encode(codec, picture, args.effort, **wanted)
@@ -123,7 +131,7 @@ def encode(args: argparse.Namespace) -> int:
 def decode(args: argparse.Namespace) -> int:
     if "numpy" not in sys.modules:  # which reads it: products are small here, and threads would spin for each other
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from ckbd.codec import checks, image
+    from ckbd.codec import checks, container, image
 
     suffix = args.format or ".png"
     suffixes = image.SUFFIXES if args.format is None else (suffix,)
@@ -144,20 +152,28 @@ def decode(args: argparse.Namespace) -> int:
         format = image.format_of(suffix if job.target is None else job.target.suffix.lower() or ".png")
         left = _write(job, lambda file: image.write_to(file, picture, format))
         line = f"{picture.width}x{picture.height}" + (f"  without {' and '.join(left)}" if left else "")
-        return Done(line, len(stream), picture.width * picture.height)
+        height, width = picture.height, picture.width
+        if args.region or args.scale < 1:  # bits a pixel are those of all of it
+            height, width = container.peek(stream) or (height, width)
+        return Done(line, len(stream), width * height)
 
     return run(todo, work, **_how(args), ordered=ordered)
 
 
 def _decoders(args: argparse.Namespace, todo: Plan) -> tuple[Callable[[bytes], Picture], Ordered]:
     """What decodes a stream, by the model that it names unless one is given, and how jobs go side by side."""
+    from ckbd.codec import container
+    from ckbd.codec.view import view
     from ckbd.readers import Readers
 
+    hidden = _hidden(args, todo)
     if _light(args, todo):
         from ckbd.light.decoder import Decoder
 
         def light(model: str | Path) -> Callable[[bytes], Picture]:
-            return Decoder(model, args.max_pixels).decode
+            decode = Decoder(model, args.max_pixels).decode
+            asked = view(args.region, args.scale)
+            return lambda stream: decode(stream, asked)
 
         return _reading(Readers(light, args.model), args), map
     from ckbd.codec import machine
@@ -170,7 +186,14 @@ def _decoders(args: argparse.Namespace, todo: Plan) -> tuple[Callable[[bytes], P
 
     def decoder(model: str | Path) -> Callable[[bytes], Picture]:
         codec = load(args, model, team)
-        return lambda stream: codec.decode_pictures([stream])[0]
+
+        def picture(stream: bytes) -> Picture:
+            height, _ = container.peek(stream) or (0, 0)
+            with rows(height if args.region is None else args.region[3] - args.region[1], hidden=hidden) as tell:
+                options = {"region": args.region, "scale": args.scale, "progress": tell}
+                return codec.decode_pictures([stream], **options)[0]
+
+        return picture
 
     return _reading(Readers(decoder, args.model), args), _side_by_side(args, team, device)
 

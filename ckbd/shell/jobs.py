@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -20,8 +21,26 @@ class Done(NamedTuple):
     pixels: int
 
 
+SOON, OFTEN = 1.0, 0.2  # seconds until a bar of rows is shown, and between its changes
+
 Outcome = tuple[Done | None, BaseException | None]
 Ordered = Callable[[Callable[[Job], Outcome], Sequence[Job]], Iterable[Outcome]]
+
+
+@contextmanager
+def rows(count: int, *, hidden: bool) -> Iterator[Callable[[float], None] | None]:
+    """A bar of a picture's rows on stderr, if it takes longer than SOON seconds: what is to be called with the share
+    that is done. None if nobody is to see it.
+    """
+    if hidden:
+        yield None
+        return
+    with tqdm(total=count, unit="row", delay=SOON, leave=False, mininterval=OFTEN) as bar:
+
+        def tell(share: float) -> None:
+            bar.update(round(share * count) - bar.n)
+
+        yield tell
 
 
 class Skipped(Exception):

@@ -50,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="F",
         help="of files whose name OUT does not say: jpg, webp, ... (png)",
     )
+    command.add_argument(
+        "--region", type=arguments.region, metavar="L,T,R,B", help="only the pixels from (L, T) to before (R, B)"
+    )
+    command.add_argument(
+        "--scale", type=arguments.scale, default=1.0, metavar="S", help="1/2, 1/4 or 1/8: smaller, and sooner"
+    )
     command.set_defaults(run=coding.decode, parser=command)
 
     command = commands.add_parser("info", help="every header field and section of a .ckbd file")
@@ -86,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
     commands.add_parser("train", help="train a model (ckbd train --help tells how)", add_help=False)
     commands.add_parser("fit-tables", help="fit a model's tables to pictures (see its --help)", add_help=False)
+    commands.add_parser("fit-preview", help="give a model a preview, for --scale (see its --help)", add_help=False)
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ckbd.codec.files import output
 from ckbd.codec.image import Picture
 from ckbd.model import file
 from ckbd.model.model import Checkerboard
-from ckbd.training import data, fit
+from ckbd.training import data, fit, preview
 
 QUALITIES = (5.0, 15.0, 30.0, 45.0, 60.0, 75.0, 90.0)
 WINDOW = (0.1, 1.5)  # bpp of the BD-rate
@@ -31,15 +32,21 @@ def export(
 ) -> bytes:
     """Writes a model file, which appears whole, and returns its identity.
 
-    Its tables are fitted to so many pictures of the data; raw receives what it was before. 0: not fitted. Raises
-    ValueError as file.export and fit.fit_file do.
+    Its tables and its preview are fitted to so many pictures of the data; raw receives what it was before. 0: not
+    fitted. Where no picture is large enough for a preview, stderr says so and there is none. Raises ValueError as
+    file.export and fit.fit_file do.
     """
     if not pictures:
         with output.replacing(path) as temporary:
             return file.save(model, temporary)
     file.save(model, raw)
     encoder = load(raw, device).encoder
-    return fit.fit_file(encoder, str(raw), data.sample(paths, pictures, fit.SIDE, seed), str(path))[1]
+    identity = fit.fit_file(encoder, str(raw), data.sample(paths, pictures, fit.SIDE, seed), str(path))[1]
+    try:
+        preview.fit_file(load(path, device), str(path), data.sample(paths, pictures, fit.SIDE, seed), str(path))
+    except ValueError as error:
+        print(f"{path}: no preview: {error}", file=sys.stderr)
+    return identity
 
 
 def curve(path: str | Path, pictures: Sequence[Picture], device: str = "cpu") -> Curve:

@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -243,34 +243,46 @@ def check_name(option: str, path: str) -> None:
         raise ValueError(f"{option}: expected a name in .safetensors in a folder that exists, got {path}")
 
 
+def parser(prog: str, description: str, pictures: int) -> argparse.ArgumentParser:
+    """Of a command that writes a model file anew, fitted to pictures, so many unless told."""
+    made = argparse.ArgumentParser(prog=prog, description=description)
+    made.add_argument("model", metavar="MODEL", help="a shipped model's name or a .safetensors file")
+    made.add_argument("--data", nargs="+", required=True, help="folders or tar files of training pictures")
+    made.add_argument("--out", required=True, metavar="FILE", help="the new model file (.safetensors)")
+    made.add_argument(
+        "--pictures", type=int, default=pictures, metavar="N", help="how many are taken (default %(default)s)"
+    )
+    made.add_argument("--seed", type=int, default=0, help="chooses the pictures (default 0)")
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--threads", type=int)
+    made.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
+    return made
+
+
+def opened(args: argparse.Namespace) -> tuple[api.Codec, Iterator[np.ndarray]]:
+    """The model's codec and the pictures that parser()'s arguments name. Raises OSError or ValueError."""
+    if Path(args.out).exists() and not args.force:
+        raise ValueError(f"{args.out} exists (--force overwrites it)")
+    check_name("out", args.out)
+    if args.pictures < 1:
+        raise ValueError(f"pictures: expected at least 1, got {args.pictures}")
+    if arrays.format_of(args.model) != arrays.FORMAT:
+        raise ValueError(f"model {args.model!r}: only models of version 1 can be fitted, this is one of a recipe")
+    team = machine.Team(machine.threads_of(args.threads))
+    codec = api.load(args.model, device=args.device, team=team)
+    return codec, data.sample(args.data, args.pictures, SIDE, args.seed)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of `ckbd fit-tables`."""
-    parser = argparse.ArgumentParser(
-        prog="ckbd fit-tables",
-        description="Write a model file whose tables are fitted to what the model makes of pictures. "
-        "The new file reads its own streams only; keep the old one for old streams.",
+    description = (
+        "Write a model file whose tables are fitted to what the model makes of pictures. "
+        "The new file reads its own streams only; keep the old one for old streams."
     )
-    parser.add_argument("model", metavar="MODEL", help="a shipped model's name or a .safetensors file")
-    parser.add_argument("--data", nargs="+", required=True, help="folders or tar files of training pictures")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the new model file (.safetensors)")
-    parser.add_argument("--pictures", type=int, default=500, metavar="N", help="how many are taken (default 500)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the pictures (default 0)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
-    args = parser.parse_args(argv)
+    args = parser("ckbd fit-tables", description, pictures=500).parse_args(argv)
     try:
-        if Path(args.out).exists() and not args.force:
-            raise ValueError(f"{args.out} exists (--force overwrites it)")
-        check_name("out", args.out)
-        if args.pictures < 1:
-            raise ValueError(f"pictures: expected at least 1, got {args.pictures}")
-        if arrays.format_of(args.model) != arrays.FORMAT:
-            raise ValueError(f"model {args.model!r}: only models of version 1 can be fitted, this is one of a recipe")
-        team = machine.Team(machine.threads_of(args.threads))
-        encoder = api.load(args.model, device=args.device, team=team).encoder
-        pictures = data.sample(args.data, args.pictures, SIDE, args.seed)
-        result, identity = fit_file(encoder, args.model, pictures, args.out)
+        codec, pictures = opened(args)
+        result, identity = fit_file(codec.encoder, args.model, pictures, args.out)
     except (OSError, ValueError) as error:
         print(f"ckbd fit-tables: {error}", file=sys.stderr)
         return 1

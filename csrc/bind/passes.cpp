@@ -237,14 +237,25 @@ void add(const py::object& x, const py::object& more, const py::object& out, con
 void paint(const py::object& squares, const py::object& out, const py::object& gray, const py::object& isa) {
   const auto o = array<uint8_t>("out", out, {-1, -1, 3}, true);
   const py::ssize_t height = o.view->shape[0], width = o.view->shape[1];
-  if (height % 8 || width % 8) refuse("out", "sides that are multiples of 8", shape_text({height, width}));
-  const auto from = array<const float>("squares", squares, {height / 8 * (width / 8), 192});
+  const auto from = array<const float>("squares", squares, {-1, -1});
+  const py::ssize_t values = from.view->shape[1], side = values == 3 ? 1 : values == 12 ? 2 : values == 48 ? 4 : 8;
+  if (values != 3 * side * side) {
+    refuse("squares", "3, 12, 48 or 192 values each", shape_text({from.view->shape[0], values}));
+  }
+  if (height % side || width % side) {
+    refuse("out", "sides that are multiples of a square's, " + std::to_string(side), shape_text({height, width}));
+  }
+  const py::ssize_t down = height / side, across = width / side;
+  if (from.view->shape[0] != down * across) {
+    refuse("squares", "as many as out has, " + std::to_string(down * across), std::to_string(from.view->shape[0]));
+  }
   check_apart("out", o, from);
   const Passes& passes = passes_for(isa);
   const int one = asking_for_gil([&] { return PyObject_IsTrue(gray.ptr()); });
   if (one < 0) throw py::error_already_set();
   const WithoutGil released;
-  passes.paint(from.data, static_cast<size_t>(height / 8), static_cast<size_t>(width / 8), one != 0, o.data);
+  passes.paint(from.data, static_cast<size_t>(side), static_cast<size_t>(down), static_cast<size_t>(across), one != 0,
+               o.data);
 }
 
 }  // namespace

@@ -215,8 +215,9 @@ inline uint8_t rounded(float v) {
   return static_cast<uint8_t>(bits);
 }
 
-void paint(const float* squares, size_t down, size_t across, bool gray, uint8_t* out) {
-  constexpr size_t kSide = 8, kRow = 3 * kSide, kSquare = kSide * kRow;
+template <size_t kSide>
+void paint_squares(const float* squares, size_t down, size_t across, bool gray, uint8_t* out) {
+  constexpr size_t kRow = 3 * kSide, kSquare = kSide * kRow;
   const size_t stride = across * kRow;
   uint8_t bytes[kSquare];
   for (size_t i = 0; i < down; ++i, out += kSide * stride) {
@@ -231,6 +232,19 @@ void paint(const float* squares, size_t down, size_t across, bool gray, uint8_t*
       }
       for (size_t a = 0; a < kSide; ++a) std::memcpy(out + a * stride + j * kRow, bytes + a * kRow, kRow);
     }
+  }
+}
+
+void paint(const float* squares, size_t side, size_t down, size_t across, bool gray, uint8_t* out) {
+  switch (side) {
+    case 1:
+      return paint_squares<1>(squares, down, across, gray, out);
+    case 2:
+      return paint_squares<2>(squares, down, across, gray, out);
+    case 4:
+      return paint_squares<4>(squares, down, across, gray, out);
+    default:
+      return paint_squares<8>(squares, down, across, gray, out);
   }
 }
 

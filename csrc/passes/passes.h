@@ -66,9 +66,9 @@ struct Passes {
   // out = x + more of n elements; more is bfloat16.
   void (*add)(const float* x, const uint16_t* more, size_t n, float* out);
 
-  // Squares of 8 x 8 pixels in [0, 1], 192 values each by row, column and colour, rounded half to even to 0..255: rows
-  // of `across` squares to rows of pixels. gray: all colours of a pixel are their mean.
-  void (*paint)(const float* squares, size_t down, size_t across, bool gray, uint8_t* out);
+  // Squares of side x side pixels in [0, 1], their values by row, column and colour, rounded half to even to 0..255:
+  // rows of `across` squares to rows of pixels. side: 1, 2, 4 or 8. gray: all colours of a pixel are their mean.
+  void (*paint)(const float* squares, size_t side, size_t down, size_t across, bool gray, uint8_t* out);
 };
 
 extern const Passes scalar_passes;

@@ -87,7 +87,7 @@ inline void run_passes(Caller& caller) {
       case 6:
         return by.add(x.data(), more.data(), n, out.floats.data());
       default:
-        return by.paint(x.data(), height, width, flag, out.bytes.data());
+        return by.paint(x.data(), 8, height, width, flag, out.bytes.data());
     }
   };
   const Out expected = room(), out = room();

@@ -1,6 +1,7 @@
 """g_a and g_s as they run on a CPU: the layers of ckbd.model.transforms, near enough that no picture shows it."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ import ckbd
 from ckbd.codec import image
 from ckbd.codec.machine import Team
 from ckbd.codec.networks import floats, strips, tensors
+from ckbd.codec.networks.extents import extent
 from ckbd.codec.networks.floats import Mixed, Paint
-from ckbd.codec.networks.strips import Extent, extent
+from ckbd.codec.networks.windows import Extent
 from ckbd.kernels import products
 from ckbd.model.transforms import Block, Pixels, Pointwise, Synthesis
 
@@ -70,41 +72,36 @@ def test_a_block_and_its_parts(block, dtype, dim, start, length):
 @pytest.mark.parametrize("dtype", BOTH, ids=str)
 @torch.inference_mode()
 def test_a_block_over_strips_and_bands_of_any_number(block, dtype):
-    x, stages = drawn(1, 66, 40, 6), floats.stages(Row(block, copy.deepcopy(block)), dtype)
+    x, stages = drawn(1, 66, 40, 6), floats.stages([block, copy.deepcopy(block)], dtype)
     want = stages[1](stages[0](x))
     for bands, threads in ((1, 1), (4, 1), (4, 2)):
         parts = list(strips.through(stages, iter(x.split(13, 2)), 2, bands, Team(threads)))
         torch.testing.assert_close(torch.cat(parts, 2), want, rtol=0, atol=1e-5 * float(want.abs().max()))
 
 
-class Row(nn.Module):
-    def __init__(self, *modules):
-        super().__init__()
-        self.modules_ = nn.ModuleList(modules)
-
-    def stages(self):
-        return list(self.modules_)
-
-
+@pytest.mark.parametrize("side", [1, 2, 4, 8])
+@pytest.mark.parametrize("make", [Pointwise, partial(nn.Conv2d, kernel_size=3, padding=1)], ids=["sites", "around"])
 @pytest.mark.parametrize("gray", [[False], [True], [True, False]])
 @torch.inference_mode()
-def test_painting_is_the_shuffle_and_the_rounding(gray):
+def test_painting_is_the_shuffle_and_the_rounding(gray, make, side):
     torch.manual_seed(1)
-    layer, x = Pointwise(66, 192), drawn(len(gray), 66, 5, 3, scale=0.5)
-    want = Pixels()(layer(x))
-    got = Paint(layer).of(gray)(x)
+    layer, x = make(66, 3 * side**2), drawn(len(gray), 66, 15, 13, scale=0.5)
+    want = Pixels(side)(layer(x))
+    *before, paint = floats.painted(layer, side)
+    assert len(before) == (make is not Pointwise)
+    got = paint.of(gray)(before[0](x) if before else x)
     assert got.dtype == torch.uint8 and got.is_contiguous(memory_format=torch.channels_last)
     for a, b in zip(tensors.from_tensor(got.float() / 255, gray), tensors.from_tensor(want, gray), strict=True):
         assert len(np.unique(a.rgb)) > 50
         assert np.abs(a.rgb.astype(int) - b.rgb).max() <= 1 and (a.rgb != b.rgb).mean() < 1e-3
-    assert extent(Paint(layer)) == Extent(0, 1, 8)
+    assert extent(paint) == Extent(0, 1, side)
 
 
 def test_only_what_ends_in_pixels_is_painted():
-    stages = floats.stages(Synthesis(66, 8, 1, 0), torch.float32)
+    stages = floats.stages(Synthesis(66, 8, 1, 0).stages(), torch.float32)
     assert [type(s) for s in stages] == [Pointwise, Pointwise, nn.PixelShuffle, Mixed, Paint]
-    other = Row(nn.Conv2d(3, 192, 1), Pixels())
-    assert floats.stages(other, torch.float32) == other.stages()
+    for other in ([nn.Identity(), Pixels()], [Pointwise(3, 192), nn.PixelShuffle(8)], [Pixels()]):
+        assert floats.stages(other, torch.float32) == other
 
 
 def test_precision_is_what_pays_here_unless_it_is_said(monkeypatch, tiny_path):

@@ -1,6 +1,7 @@
 """Files to pictures and back: every pixel mode, orientation and profile, and what damaged files do."""
 
 import io
+import math
 import os
 import stat
 import threading
@@ -311,3 +312,14 @@ def test_find_sorts_and_leaves_out_hidden_and_other_files(tmp_path):
         (tmp_path / name).touch()
     assert [str(p.relative_to(tmp_path)) for p in image.find(tmp_path)] == ["a.webp", "b/1.png", "b/2.JPG"]
     assert image.find(tmp_path, (".ckbd",)) == [tmp_path / "b/d.ckbd"]
+
+
+def test_psnr_is_that_of_the_mean_square():
+    """To the bit, however many samples there are, and wherever they lie."""
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1, 3), (700, 901, 3), (5,)):
+        a, b = rng.integers(0, 256, (2, *shape)).astype(np.uint8)
+        for one, other in ((a, b), (a.T, b.T), (a, a // 2)):
+            mse = np.mean((one.astype(np.float64) - other) ** 2)
+            assert image.psnr(one, other) == 10 * math.log10(255**2 / mse)
+        assert image.psnr(a, a.copy()) == 100

@@ -200,7 +200,9 @@ def test_neither_batch_nor_threads_change_a_pixel_or_a_byte(tiny, tiny_path, mon
         alone = []  # whether g_s has one picture: what a library makes of several may be equal by chance
         real = codec.decoder.renderer.g_s
         monkeypatch.setattr(
-            codec.decoder.renderer, "g_s", lambda y, h, real=real, alone=alone: alone.append(len(y)) or real(y, h)
+            codec.decoder.renderer,
+            "g_s",
+            lambda y, *rest, real=real, alone=alone: alone.append(len(y)) or real(y, *rest),
         )
         assert codec.encode(pictures, 70) == streams
         for got, rgb in zip(codec.decode_pictures(streams), want, strict=True):

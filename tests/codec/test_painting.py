@@ -161,3 +161,15 @@ def test_warming_up_paints_in_both_layouts(painted, monkeypatch):
     )
     list(warm.warm_up(painted.decoder, [], most=2))
     assert seen == [(layout, [size]) for size in ((64, 64), (64, 128)) for layout in ("CHW", "HWC")]
+
+
+def test_regions_and_smaller_pictures_go_through_layers(painted, tiny):
+    """Kernels paint whole pictures; what else is asked for is what the other codec gives."""
+    streams = painted.encode([textured(100, 150), textured(100, 150, 1), textured(64, 70)[..., 0]])
+    for options in ({"region": (3, 5, 60, 64)}, {"scale": 1 / 4}, {"region": (3, 5, 60, 64), "scale": 1 / 2}):
+        got, want = painted.decode_pictures(streams, **options), tiny.decode_pictures(streams, **options)
+        for a, b in zip(got, want, strict=True):
+            assert a.rgb.shape == b.rgb.shape and np.abs(a.rgb.astype(int) - b.rgb).max() <= 1
+    said = []
+    painted.decode(streams, progress=said.append)
+    assert said == sorted(said) and said[-1] == pytest.approx(1)

@@ -64,6 +64,14 @@ def test_an_iterator_gives_the_cpu_s_latents_and_nearly_its_pixels(both, mixed, 
     assert (alone.int() - out[2][1].int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("options", [{"region": (5, 3, 48, 60)}, {"scale": 1 / 2}, {"scale": 1 / 8}], ids=str)
+def test_regions_and_smaller_pictures_are_nearly_the_cpu_s(both, options):
+    streams = both[0].encode([textured(64, 64), textured(64, 64, 1)[..., 0], textured(200, 170)], 70)
+    cpu, gpu = (codec.decode_pictures(streams, **options) for codec in both)
+    for a, b in zip(gpu, cpu, strict=True):
+        assert a.rgb.shape == b.rgb.shape and np.abs(a.rgb.astype(int) - b.rgb).max() <= 4
+
+
 def test_results_may_be_used_at_once_on_the_stream_of_the_caller(both, mixed):
     """Made on a stream of the iterator's own, kept while others are made, and right when they are read."""
     streams, _ = mixed

@@ -12,10 +12,12 @@ from conftest import textured
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from view_cases import with_preview
 
 import ckbd
 from ckbd.codec import container, payload
 from ckbd.codec.container import FormatError, Stream
+from ckbd.codec.view import view
 from ckbd.kernels import numerics
 from ckbd.light import choice, decoder, zone
 from ckbd.light.decoder import Decoder
@@ -52,6 +54,26 @@ def test_latents_are_the_same_to_the_bit_and_pixels_within_one(tiny_path, light,
         assert (got.alpha is None) == (want.alpha is None)
         assert got.alpha is None or np.array_equal(got.alpha, want.alpha)
         assert not got.gray or (got.rgb == got.rgb[..., :1]).all()
+
+
+@pytest.mark.parametrize("kind", ["tiny", "preview"])
+def test_views_are_those_of_the_other_decoder(kind, tiny_path, tmp_path, streams):
+    """Regions and smaller pictures, with a preview in the model file and without."""
+    path = tiny_path if kind == "tiny" else with_preview(tiny_path, tmp_path / "preview.safetensors")
+    light, codec = Decoder(path), ckbd.load(path, precision="float32")
+    asked = [{"scale": s} for s in (1 / 2, 1 / 4, 1 / 8)]
+    asked += [{"region": (0, 0, 1, 1)}, {"region": (0, 0, 1, 1), "scale": 1 / 8}]
+    for stream in streams[:6]:
+        height, width = container.peek(stream)
+        region = width // 3, height // 2, width, max(height // 2 + 1, height - 1)
+        for options in [*asked, {"region": region}, {"region": region, "scale": 1 / 2}]:
+            got, want = light.decode(stream, view(**options)), codec.decode_pictures([stream], **options)[0]
+            assert got.rgb.shape == want.rgb.shape and got.gray == want.gray
+            assert np.abs(got.rgb.astype(int) - want.rgb).max() <= 1 and (got.rgb != want.rgb).mean() < 2e-2
+            assert (got.alpha is None) == (want.alpha is None)
+            assert got.alpha is None or np.array_equal(got.alpha, want.alpha)
+    with pytest.raises(ValueError, match="region: expected 0 <= left"):
+        light.decode(streams[0], view((0, 0, 2, 1)))
 
 
 def test_stripes_change_nothing(light, streams, monkeypatch):

@@ -1,5 +1,7 @@
 """ckbd._passes against plain twins, to the bit, in every instruction set that the machine has."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -185,17 +187,18 @@ def test_add(isa):
 def test_paint(gray, isa):
     rng, ties = np.random.default_rng(0), (np.arange(511) / 510).astype(np.float32)  # all k / 255 among them
     edges = np.concatenate((FLOATS, ties, np.nextafter(ties, np.float32(-1)), np.nextafter(ties, np.float32(2))))
-    for down, across in ((1, 1), (1, 3), (3, 1), (2, 5), (0, 2), (2, 0)):
-        shape = down, across, 8, 8, 3
+    sizes = ((1, 1), (1, 3), (3, 1), (2, 5), (0, 2), (2, 0))
+    for (down, across), n in product(sizes, (8, 4, 2, 1)):
+        shape = down, across, n, n, 3
         alike, wild = np.resize(np.repeat(ties, 3), shape), rng.normal(0.5, 0.4, shape).astype(np.float32)
         for squares in (wild, np.resize(rng.permutation(edges), shape), alike):
             values = np.where(np.isnan(squares), np.float32(0), squares).clip(0, 1)
             if gray:
                 values[...] = ((values[..., :1] + values[..., 1:2]) + values[..., 2:]) / np.float32(3)
-            found, want = (room(np.uint8, 8 * down, 8 * across, 3) for _ in range(2))
+            found, want = (room(np.uint8, n * down, n * across, 3) for _ in range(2))
             for i, j in np.ndindex(want.shape[:2]):
-                want[i, j] = np.rint(values[i // 8, j // 8, i % 8, j % 8] * np.float32(255))
-            _passes.paint(placed(squares.reshape(down * across, 192)), found, gray=gray, isa=isa)
+                want[i, j] = np.rint(values[i // n, j // n, i % n, j % n] * np.float32(255))
+            _passes.paint(placed(squares.reshape(down * across, 3 * n * n)), found, gray=gray, isa=isa)
             check((found, want))
 
 
@@ -273,6 +276,10 @@ def test_values_that_will_not_do():
     cases += [("part", "depthwise", one) for one in (*no_parts, (1, 4, 0, 5, 6), 7, None, (1, 4, 0, 5.0))]
     cases += [("at", "gather", one) for one in (-1, 2**24 + 1, 0.5, None)]
     cases += [("out", "paint", np.zeros(one, np.uint8)) for one in ((7, 16, 3), (8, 15, 3), (4, 32, 3), (8, 16, 4))]
+    cases += [
+        ("squares", "paint", np.zeros(one, np.float32)) for one in ((2, 191), (2, 0), (2, 27), (1, 192), (3, 192))
+    ]
+    cases += [("squares", "paint", np.zeros((2, one), np.float32)) for one in (3, 12, 48)]  # too few for this out
     cases += [("out", "requantise map", np.zeros(one, np.uint8)) for one in ((7, 6, 2), (8, 5, 2), (8, 6, 1), 96)]
     cases += [("out", "requantise halves", np.zeros((2, 7, 3, 2), np.uint8))]
     cases += [("isa", case, isa) for case in arguments() for isa in ("avx9", "", 3)]

@@ -124,6 +124,8 @@ def test_nothing_is_overwritten_without_force(here, capsys):
         (["eval", "nowhere"], "DIR nowhere: no such folder"),
         (["eval", "in", "--json", "old.ckbd"], "old.ckbd exists (--force overwrites it)"),
         (["eval", "in", "--csv", "nowhere/x.csv"], "nowhere/x.csv: no such folder"),
+        (["eval", "in", "--html", "in", "--force"], "in is a folder"),
+        (["eval", "in", "--html", "r.x", "--json", "r.x"], "--json, --csv, --plot and --html: expected a file each"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(arguments, reason, here, loads, capsys):
@@ -198,7 +200,7 @@ def test_effort_reaches_the_codec(options, effort, rate, here, monkeypatch):
     asked = []
 
     class Recorder(JpegCodec):
-        def encode(self, images, quality, effort=None):
+        def encode(self, images, quality, effort=None, progress=None):
             asked.append(effort)
             return super().encode(images, quality)
 
@@ -257,7 +259,7 @@ def test_an_interrupt_is_clean(where, here, monkeypatch, capsys):
 
 
 def test_a_fault_of_ours_is_not_hidden(here, monkeypatch):
-    def broken(self, images, quality, effort):
+    def broken(self, images, quality, effort, progress):
         raise AssertionError("never")
 
     photo(here / "a.png")
@@ -268,7 +270,7 @@ def test_a_fault_of_ours_is_not_hidden(here, monkeypatch):
 
 def test_an_image_that_the_suffix_cannot_hold_fails_alone(here, monkeypatch, capsys):
     rgb = np.zeros((2, 3, 3), np.uint8)
-    monkeypatch.setattr(JpegCodec, "decode_pictures", lambda self, streams: [Picture(rgb, rgb[..., 0])])
+    monkeypatch.setattr(JpegCodec, "decode_pictures", lambda self, streams, **asked: [Picture(rgb, rgb[..., 0])])
     (here / "a.ckbd").touch()
     assert cli.main(["decode", "a.ckbd", "a.jpg", "--model", "m"]) == 1
     assert "JPEG files have no transparency (png, webp," in capsys.readouterr().err and files(here) == ["a.ckbd"]
@@ -284,7 +286,7 @@ class Exhausted(JpegCodec):
     def __init__(self, fail):
         self.fail = fail
 
-    def encode(self, images, quality, effort=None):
+    def encode(self, images, quality, effort=None, progress=None):
         if images[0].width == 100:
             self.fail()
         return super().encode(images, quality, effort)

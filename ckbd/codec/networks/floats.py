@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ckbd import _passes
 from ckbd.codec.machine import alone
-from ckbd.codec.networks.strips import Extent
+from ckbd.codec.networks.windows import Extent
 from ckbd.kernels import products
-from ckbd.model.transforms import Block, Pixels, Pointwise, Staged, bias_of
+from ckbd.model.transforms import Block, Pixels, Pointwise, bias_of, channels_last
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 GAIN = 1.3  # how many times as fast bfloat16 must be: it is 1.9 or more where a processor has it, elsewhere below 0.4
@@ -38,14 +38,29 @@ def dtype_of(precision: str, device: torch.device) -> torch.dtype:
     return getattr(torch, precision)
 
 
-def stages(network: Staged, dtype: torch.dtype) -> list[Any]:
+def stages(network: Sequence[nn.Module], dtype: torch.dtype) -> list[Any]:
     """The stages of a network as they run on a CPU, with blocks' products of this dtype; a g_s that ends in Pixels
     has Paint instead, which is to be told of(gray).
     """
-    found: list[Any] = [Mixed(stage, dtype) if isinstance(stage, Block) else stage for stage in network.stages()]
-    if len(found) > 1 and isinstance(found[-1], Pixels) and isinstance(found[-2], Pointwise):
-        found[-2:] = [Paint(found[-2])]
+    found: list[Any] = [Mixed(stage, dtype) if isinstance(stage, Block) else stage for stage in network]
+    if len(found) > 1 and isinstance(found[-1], Pixels) and isinstance(found[-2], nn.Conv2d):
+        found[-2:] = painted(found[-2], found[-1].upscale_factor)
     return found
+
+
+def painted(last: nn.Conv2d, side: int) -> list[Any]:
+    """The last layer of g_s, or another end of it, with Paint in place of Pixels(side)."""
+    # Colour by colour, as a shuffle reads them, to pixel by pixel, as they lie in memory.
+    weight, bias = (
+        one.detach().unflatten(0, (3, side**2)).transpose(0, 1).flatten(0, 1).contiguous()
+        for one in (last.weight, bias_of(last))
+    )
+    bias += 0.5
+    if isinstance(last, Pointwise):
+        return [Paint(side, (weight.flatten(1), bias))]
+    layer = copy.deepcopy(last)
+    layer.weight, layer.bias = (nn.Parameter(one, requires_grad=False) for one in (weight, bias))
+    return [channels_last(layer), Paint(side)]
 
 
 class Mixed(nn.Module):
@@ -91,17 +106,15 @@ class Mixed(nn.Module):
 
 
 class Paint:
-    """The last two stages of g_s, Pointwise and Pixels, and what is made of their output, into bytes at once:
-    (B, C, h, w) -> uint8 (B, 3, 8 h, 8 w), channels last in memory, clamped, averaged where gray is set, and rounded.
+    """The last stages of g_s, Pointwise and Pixels, and what is made of their output, into bytes at once:
+    (B, C, h, w) -> uint8 (B, 3, side h, side w), channels last in memory, clamped, averaged where gray is set, and
+    rounded.
     """
 
-    extent = Extent(0, 1, 8)
-
-    def __init__(self, last: Pointwise):
-        # Colour by colour, as a shuffle reads them, to pixel by pixel, as they lie in memory.
-        weight, bias = last.weight.detach().flatten(1), bias_of(last).detach()
-        self.weight = weight.unflatten(0, (3, 64)).transpose(0, 1).flatten(0, 1).contiguous()
-        self.bias = (bias.view(3, 64).t() + 0.5).flatten()
+    def __init__(self, side: int, product: tuple[Tensor, Tensor] | None = None):
+        """product: weight (3 side^2, C) and bias, pixel by pixel; None: C is that already."""
+        self.side, self.product = side, product
+        self.extent = Extent(0, 1, side)
         self.gray: Sequence[bool] = ()
 
     def of(self, gray: Sequence[bool]) -> Paint:
@@ -111,10 +124,11 @@ class Paint:
         return made
 
     def __call__(self, x: Tensor) -> Tensor:
-        B, _, h, w = x.shape
-        out = torch.empty((B, 8 * h, 8 * w, 3), dtype=torch.uint8, device=x.device)
+        B, C, h, w = x.shape
+        out = torch.empty((B, self.side * h, self.side * w, 3), dtype=torch.uint8, device=x.device)
         for one, to, gray in zip(_sites(x), out, self.gray, strict=True):
-            _passes.paint(products.linear(one.reshape(h * w, -1), self.weight, self.bias), to, gray=gray)
+            rows = one.reshape(h * w, C)  # of a strip that is one site wide a view, perhaps with gaps
+            _passes.paint(products.linear(rows, *self.product) if self.product else rows.contiguous(), to, gray=gray)
         return out.permute(0, 3, 1, 2)
 
 

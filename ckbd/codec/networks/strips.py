@@ -19,63 +19,14 @@ from torch import Tensor, nn
 from ckbd.codec.image import Picture
 from ckbd.codec.machine import Each, in_turn
 from ckbd.codec.networks import tensors
+from ckbd.codec.networks.extents import extent
+from ckbd.codec.networks.windows import Extent, Window, needed
+from ckbd.codec.progress import Tell, silent
 
 ROOM = 4  # rows before a strip, for those of the one before that a kernel reaches
 BAND = 1 << 16  # pixels, at the least, of what one thread does at a time
-
-
-class Extent(NamedTuple):
-    """How a stage maps rows (or columns): down of the input become up of the output, from reach more on each side."""
-
-    reach: int
-    down: int
-    up: int
-
-
-def extent(stage: nn.Module) -> Extent:
-    """The extent of a stage, from its layers.
-
-    Convolutions, their transposes and (un)shuffles speak for themselves; leaves of torch.nn.modules.activation and
-    classes with the attribute pointwise = True look at one site; other modules are taken for their children, one
-    after the other or side by side, which must then keep the resolution. A stage with an Extent in its attribute
-    `extent` is believed. Raises TypeError for a leaf that is none of
-    these, ValueError for a layer whose padding does not keep size times scale.
-    """
-    if isinstance(own := getattr(stage, "extent", None), Extent):
-        return own
-    if isinstance(stage, nn.PixelShuffle):
-        return Extent(0, 1, stage.upscale_factor)
-    if isinstance(stage, nn.PixelUnshuffle):
-        return Extent(0, stage.downscale_factor, 1)
-    if isinstance(stage, (nn.Conv2d, nn.ConvTranspose2d)):
-        return _convolution(stage)
-    if getattr(stage, "pointwise", False) or type(stage).__module__ == "torch.nn.modules.activation":
-        return Extent(0, 1, 1)
-    parts = [extent(part) for part in stage.children()]
-    if not parts or any((part.down, part.up) != (1, 1) for part in parts):
-        raise TypeError(f"stage {type(stage).__name__}: how far it reaches is not known")
-    return Extent(sum(part.reach for part in parts), 1, 1)
-
-
-def _convolution(layer: nn.Conv2d | nn.ConvTranspose2d) -> Extent:
-    found = set()
-    transposed = isinstance(layer, nn.ConvTranspose2d)
-    if isinstance(layer.padding, str):
-        raise ValueError(f"{layer}: expected padding in numbers")
-    for n in (0, 1):
-        padding, stride = layer.padding[n], layer.stride[n]
-        beyond = layer.dilation[n] * (layer.kernel_size[n] - 1) - padding  # of an output's first input, to its last
-        if transposed:
-            fits = beyond - padding + layer.output_padding[n] + 1 == stride
-            found.add(Extent(max(beyond // stride, (stride - 1 + padding) // stride), 1, stride))
-        else:
-            fits = 0 <= beyond - padding < stride and layer.padding_mode == "zeros"
-            found.add(Extent(max(padding, beyond - stride + 1), stride, 1))
-        if not fits:
-            raise ValueError(f"{layer}: expected zero padding that keeps the size times its scale")
-    if len(found) != 1:
-        raise ValueError(f"{layer}: expected the same kernel down and across")
-    return found.pop()
+SITE = 16  # pixels of a side that a latent makes
+LAST = torch.channels_last
 
 
 def plan(height: int, width: int, pixels: int, step: int) -> tuple[int, list[tuple[int, int]]]:
@@ -91,18 +42,45 @@ def plan(height: int, width: int, pixels: int, step: int) -> tuple[int, list[tup
 
 
 def through(
-    stages: Sequence[nn.Module], strips: Iterable[Tensor], dim: int, bands: int = 1, each: Each = in_turn
+    stages: Sequence[nn.Module],
+    strips: Iterable[Tensor],
+    dim: int,
+    bands: int = 1,
+    each: Each = in_turn,
+    windows: Sequence[Window] = (),
 ) -> Iterator[Tensor]:
     """The strips of stages[-1](...stages[0](x)), x being the strips (B, C, H, W) side by side along dim, 2 or 3.
 
     Those that come have other sizes than those that go in (they lag behind by what the kernels reach). The length of
     x must be a multiple of what all the stages together bring down. bands: into how many parts a strip is cut that
-    each() works on side by side; their number says what is computed, `each` only where.
+    each() works on side by side; their number says what is computed, `each` only where. windows: of x, of what each
+    chain gives and of the result, as part() has them; the strips are then those of the first.
     """
     flow: Iterator[Roomy] = (Roomy(x, 0, dim) for x in strips)
-    for chain in _chains(stages):
+    for i, chain in enumerate(_chains(stages)):
         flow = _through(chain, flow, dim, bands, each)
+        if windows:
+            flow = _cut(flow, windows[i + 1].within(windows[i].grown(chain.extent)), dim)
     return (strip.rows for strip in flow)
+
+
+def part(stages: Sequence[nn.Module], size: tuple[int, int], window: Window) -> list[Window]:
+    """windows for through(), for a window of the result; size: of x, (rows, columns)."""
+    return needed([chain.extent for chain in _chains(stages)], size, window)
+
+
+def _cut(strips: Iterable[Roomy], window: Window, dim: int) -> Iterator[Roomy]:
+    """What of the strips is in a window of all of them."""
+    rows, columns = (window.top, window.bottom), (window.left, window.right)
+    (first, last), (low, high) = (rows, columns) if dim == 2 else (columns, rows)
+    place = 0
+    for strip in strips:
+        length = strip.rows.shape[dim]
+        start, end = max(first - place, 0), min(last - place, length)
+        place += length
+        if start < end:
+            whole = strip.whole.narrow(dim, start, strip.room + end - start)
+            yield Roomy(whole.narrow(5 - dim, low, high - low), strip.room, dim)
 
 
 def bands_of(height: int, width: int, pixels: int) -> int:
@@ -126,6 +104,7 @@ def features(
     pixels: int,
     device: torch.device,
     each: Each = in_turn,
+    tell: Tell = silent,
 ) -> Tensor:
     """g_a, given by its stages, of pictures that have one size once padded to multiples: (B, M, h, w).
 
@@ -141,8 +120,19 @@ def features(
         return x.to(device, memory_format=torch.channels_last)
 
     bands = bands_of(height, width, pixels) if device.type == "cpu" else 1
-    found = list(through(stages, (strip(*part) for part in parts), dim, bands, each))
-    return found[0] if len(found) == 1 else torch.cat(found, dim)
+    whole, done = None, 0
+    for y in through(stages, (strip(*part) for part in parts), dim, bands, each):
+        if whole is None:  # all of it now, rather than strips and then a copy of them
+            shape = list(y.shape)
+            shape[dim] = (height, width)[dim - 2] // SITE
+            alone = shape[dim] == y.shape[dim]
+            whole = y if alone else torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=LAST)
+        if whole is not y:
+            whole.narrow(dim, done, y.shape[dim]).copy_(y)
+        done += y.shape[dim]
+        tell(done / whole.shape[dim])
+    assert whole is not None
+    return whole
 
 
 def images(
@@ -152,21 +142,26 @@ def images(
     pixels: int,
     device: torch.device,
     each: Each = in_turn,
+    window: Window | None = None,
 ) -> Iterator[tuple[tuple[int, int], Tensor]]:
     """g_s, given by its stages: ((top, left), x_hat (B, 3, H, W) that belongs there) of every strip.
 
-    latents: gives (B, M, rows, columns) of slices of rows and columns; size: all of them, (h, w). The others as in
-    features().
+    latents: gives (B, M, rows, columns) of slices of rows and columns; size: all of them, (h, w). pixels: of a strip,
+    of those that g_s has, though the stages may end in fewer. window: of x_hat, from whose corner places are then
+    counted; None: all of it. The others as in features().
     """
-    scale = 1
-    for stage in stages:
-        scale = scale * extent(stage).up // extent(stage).down
-    dim, parts = plan(*size, pixels // scale**2, 1)
-    every = slice(None)
-    strips = (latents(slice(*part), every) if dim == 2 else latents(every, slice(*part)) for part in parts)
-    bands = bands_of(scale * size[0], scale * size[1], pixels) if device.type == "cpu" else 1
+    windows = part(stages, size, window) if window is not None else ()
+    top, left, bottom, right = windows[0] if windows else (0, 0, *size)
+    dim, parts = plan(bottom - top, right - left, pixels // SITE**2, 1)
+
+    def strip(start: int, end: int) -> Tensor:
+        if dim == 2:
+            return latents(slice(top + start, top + end), slice(left, right))
+        return latents(slice(top, bottom), slice(left + start, left + end))
+
+    bands = bands_of(SITE * (bottom - top), SITE * (right - left), pixels) if device.type == "cpu" else 1
     place = 0
-    for x_hat in through(stages, strips, dim, bands, each):
+    for x_hat in through(stages, (strip(*one) for one in parts), dim, bands, each, windows):
         yield ((place, 0) if dim == 2 else (0, place)), x_hat
         place += x_hat.shape[dim]
 
