@@ -13,6 +13,8 @@ MATRIX_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 OLD_TRITON := build/triton-3.6
+PLAYWRIGHT := build/playwright
+CHROMIUM ?= $(firstword $(foreach one,chromium chromium-browser google-chrome,$(shell command -v $(one))))
 RELEASE := build/release/env
 COMPAT := .venv-compat
 TYPES := build/types
@@ -22,7 +24,7 @@ READY := $(VENV)/.ready
 CSRC := $(wildcard csrc/*/*.h csrc/*/*.cpp)
 
 .PHONY: demo test unit lint types bench fuzz replay build clean environments interpreter aot aot-oldest aot-all kernels-check
-.PHONY: gpu-day gpu-test gpu-report rehearse compat compat-own fuzz-threads wheels fresh arm64 matrix release
+.PHONY: gpu-day gpu-test gpu-report rehearse compat compat-own browser fuzz-threads wheels fresh arm64 matrix release
 
 demo: build
 	$(BIN)/python -m bench.demo $(if $(IMAGE),--image "$(IMAGE)")
@@ -60,7 +62,7 @@ aot-all: build $(OLD_TRITON)
 kernels-check: interpreter aot aot-oldest
 
 # What the checks need beyond `make build`.
-environments: $(COMPAT)/.ready $(OLD_TRITON)
+environments: $(COMPAT)/.ready $(OLD_TRITON) $(if $(CHROMIUM),$(PLAYWRIGHT))
 
 # ckbd.compat.compressai against the real CompressAI, which wants another numpy: an environment on top of the first.
 compat: build $(COMPAT)/.ready
@@ -69,6 +71,14 @@ compat: build $(COMPAT)/.ready
 # CompressAI's own tests with install() and without it; all must end the same. Fetches its sources; takes minutes.
 compat-own: build $(COMPAT)/.ready
 	$(COMPAT)/bin/python tests/compat/own_tests.py
+
+# The page of `ckbd eval --html` in a real browser; CHROMIUM names one.
+browser: build $(if $(CHROMIUM),$(PLAYWRIGHT))
+ifeq ($(CHROMIUM),)
+	@echo "no Chromium here: tests/browser did not run (Debian: apt install chromium)"
+else
+	CHROMIUM="$(CHROMIUM)" PYTHONPATH=$(PLAYWRIGHT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser
+endif
 
 $(COMPAT)/.ready: $(READY) tests/compat/requirements.txt
 	rm -rf $(COMPAT)
@@ -97,6 +107,9 @@ gpu-report:
 
 $(OLD_TRITON): $(READY)
 	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --no-deps --target $@ triton==3.6.0
+
+$(PLAYWRIGHT): $(READY)
+	$(BIN)/pip install -q --disable-pip-version-check $(PIP_ARGS) --target $@ playwright==1.65.2
 
 bench: build
 	$(BIN)/python -m bench.run decode

@@ -134,6 +134,7 @@ setup(
     package_dir={"ckbd.kernels": "kernels", "ckbd.kernels.transforms": "kernels/transforms"},
     package_data={
         "ckbd": ["py.typed", "_ans.pyi", "_passes.pyi", "_rans.pyi"],
+        "ckbd.evaluation": ["html/*"],
         "ckbd.kernels": ["tuned.json"],
     },
     ext_modules=[Extension(name, [f"csrc/{file}" for file in files(*room)]) for name, room in ROOMS.items()],

@@ -1,4 +1,4 @@
-"""`make demo`: one photograph through the codec and back, and a table of what happened.
+"""`make demo`: one photograph through the codec and back, a table of what happened, and a page to look at.
 
 The photograph is one that scikit-image ships (Eileen Collins, NASA, public domain; not in the training data), or the
 user's own.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from PIL import Image
 
 import ckbd
 from ckbd.codec import image
+from ckbd.evaluation import evaluate, page
 from ckbd.evaluation.rivals import jpeg_at_size
+
+RIVALS = ("jpeg-420", "jpeg-444", "webp")  # on the page: those that are quick
 
 
 def timed(work):
@@ -27,6 +31,14 @@ def timed(work):
         work()
         times.append(time.perf_counter() - start)
     return result, 1e3 * min(times)
+
+
+def report(path: Path, codec: ckbd.Codec, picture: image.Picture, stem: str, qualities: list[float]) -> None:
+    """The page of `ckbd eval --html` for one picture, by PSNR."""
+    with tempfile.TemporaryDirectory() as folder:
+        image.write(Path(folder, f"{stem}.png"), image.from_array(picture.rgb))
+        result = evaluate.run(codec, folder, qualities, RIVALS, metrics=["psnr"])
+        page.write(path, result, codec, folder, sorted(qualities)[len(qualities) // 2])
 
 
 def main() -> None:
@@ -63,6 +75,9 @@ def main() -> None:
         side = np.concatenate((picture.rgb, decoded.rgb, jpeg_rgb), axis=1)
         image.write(args.out / f"{stem}-q{quality:g}-original-ckbd-jpeg.png", image.from_array(side))
     print(f"\nStreams, decoded pictures and side-by-sides (original, ckbd, JPEG of equal bytes) are in {args.out}/")
+    if args.qualities:
+        report(args.out / "report.html", codec, picture, stem, args.qualities)
+        print(f"Curves and a viewer to open in a browser: {args.out}/report.html")
 
 
 if __name__ == "__main__":

@@ -178,6 +178,7 @@ def check(path: Path, tag: str, arch: str) -> None:
     tops = {name.split("/")[0] for name in names}
     assert tops == {"ckbd", next(top for top in tops if top.endswith(".dist-info"))}, tops
     assert {"ckbd/py.typed", "ckbd/_rans.pyi", "ckbd/kernels/tuned.json", "ckbd/kernels/layer.py"} <= names
+    assert "ckbd/evaluation/html/page.html" in names
     assert not any(name.endswith((".safetensors", ".cpp", ".h")) for name in names)
 
 

@@ -27,8 +27,8 @@ STYLES = {
 }
 
 LABELS = {"psnr": "PSNR", "ms_ssim": "MS-SSIM", "ssimulacra2": "SSIMULACRA2"}
-_DIGITS = {"psnr": 2, "ms_ssim": 4, "ssimulacra2": 2}
-_AXES = {
+DIGITS = {"psnr": 2, "ms_ssim": 4, "ssimulacra2": 2}
+AXES = {
     "psnr": "PSNR, RGB (dB)",
     "ms_ssim": "MS-SSIM, RGB (dB: -10 log10(1 - MS-SSIM))",
     "ssimulacra2": "SSIMULACRA2 (100: equal)",
@@ -77,7 +77,7 @@ def table(result: dict[str, Any]) -> str:
     heads = [LABELS[metric] + " dB" * (metric == "psnr") for metric in result["metrics"]]
     lines = [["quality", "bpp", *heads, *rivals]]
     for i, (quality, bpp) in enumerate(zip(curve["quality"], curve["bpp"], strict=True)):
-        own = [_text(curve[metric][i], _DIGITS[metric]) for metric in result["metrics"]]
+        own = [_text(curve[metric][i], DIGITS[metric]) for metric in result["metrics"]]
         others = [_text(_psnr_at(rival, bpp), 2) for rival in rivals.values()]
         lines.append([f"{quality:g}", f"{bpp:.4f}", *own, *others])
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
@@ -130,7 +130,7 @@ def plot(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
 
     check_plot(path)
     curves = {"ckbd": result["curve"], **{n: c for n, c in result["rivals"].items() if n in STYLES}}
-    panels = [m for m in _AXES if any(value is not None for curve in curves.values() for value in curve[m])]
+    panels = [m for m in AXES if any(value is not None for curve in curves.values() for value in curve[m])]
     figure = Figure(figsize=(6.5 * len(panels), 5), dpi=150, layout="constrained")
     for axes, metric in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
         for name, curve in curves.items():
@@ -144,7 +144,7 @@ def plot(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("rate (bits per pixel, logarithmic)")
-        axes.set_ylabel(_AXES[metric])
+        axes.set_ylabel(AXES[metric])
         axes.grid(True, which="both", color="#dddddd", linewidth=0.6)
         axes.legend(loc="lower right")
     count = len(result["images"])

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from ckbd.shell import quiet
 from ckbd.shell.coding import asked_for, load
 from ckbd.shell.files import BAD_INPUT, PIPE, Job, UsageError, complain, reason_of, say
 
@@ -37,13 +38,18 @@ def info(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     try:
-        from ckbd.evaluation import bd, report
+        from ckbd.evaluation import bd, page, report
         from ckbd.evaluation import evaluate as evaluation
     except ModuleNotFoundError as error:
         raise UsageError(f"eval needs {error.name}: pip install 'ckbd[eval]'") from error
     if not Path(args.folder).is_dir():
         raise UsageError(f"DIR {args.folder}: no such folder")
-    for path in filter(None, (args.json, args.csv, args.plot)):
+    outputs = [path for path in (args.json, args.csv, args.plot, args.html) if path]
+    if len({Path(path).resolve() for path in outputs}) < len(outputs):
+        raise UsageError("--json, --csv, --plot and --html: expected a file each")
+    for path in outputs:
+        if Path(path).is_dir():
+            raise UsageError(f"{path} is a folder")
         if Path(path).exists() and not args.force:
             raise UsageError(f"{path} exists (--force overwrites it)")
         if not Path(path).parent.is_dir():
@@ -51,25 +57,30 @@ def evaluate(args: argparse.Namespace) -> int:
     with asked_for(args.model):
         codec = load(args, args.model)
     try:
-        if args.plot:
-            report.check_plot(args.plot)
-        result = evaluation.run(
-            codec,
-            args.folder,
-            args.qualities or evaluation.QUALITIES,
-            () if args.no_rivals else tuple(evaluation.RIVALS),
-            threads=args.threads,
-            effort=args.effort,
-            metrics=args.metrics or bd.METRICS,
-            progress=sys.stderr.isatty(),
-        )
-        print(report.table(result))
-        if args.json:
-            report.write_json(args.json, result)
-        if args.csv:
-            report.write_csv(args.csv, result["rows"])
-        if args.plot:
-            report.plot(args.plot, result)
+        with quiet.pillow():
+            if args.plot:
+                report.check_plot(args.plot)
+            result = evaluation.run(
+                codec,
+                args.folder,
+                args.qualities or evaluation.QUALITIES,
+                () if args.no_rivals else tuple(evaluation.RIVALS),
+                threads=args.threads,
+                effort=args.effort,
+                metrics=args.metrics or bd.METRICS,
+                progress=sys.stderr.isatty(),
+            )
+            print(report.table(result))
+            if args.json:
+                report.write_json(args.json, result)
+            if args.csv:
+                report.write_csv(args.csv, result["rows"])
+            if args.plot:
+                report.plot(args.plot, result)
+            if args.html:
+                options = {"effort": args.effort, "threads": args.threads, "progress": sys.stderr.isatty()}
+                for line in page.write(args.html, result, codec, args.folder, args.html_quality, **options):
+                    complain(args.html, line)
     except BAD_INPUT as error:
         complain("eval", reason_of(error, "eval"))
         return 1

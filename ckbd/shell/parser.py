@@ -82,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--json", metavar="FILE", help="write the curves and BD-rates")
     command.add_argument("--csv", metavar="FILE", help="write one line an image and setting")
     command.add_argument("--plot", metavar="FILE", help="write the curves as .png, .svg or .pdf")
+    command.add_argument("--html", metavar="FILE", help="write a page to look at: curves, tables, pictures")
+    command.add_argument(
+        "--html-quality",
+        type=arguments.quality,
+        default=50.0,
+        metavar="Q",
+        help="at which quality pictures are shown, default 50",
+    )
     command.set_defaults(run=looking.evaluate, parser=command)
 
     command = commands.add_parser(

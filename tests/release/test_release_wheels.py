@@ -29,7 +29,7 @@ def elf(machine: int) -> bytes:
 def contents() -> dict[str, bytes]:
     """Of a wheel for ARM64 and Python 3.12 that is right."""
     info = "ckbd-0.1.0.dist-info/METADATA"
-    names = ("py.typed", "_rans.pyi", "kernels/tuned.json", "kernels/layer.py")
+    names = ("py.typed", "_rans.pyi", "kernels/tuned.json", "kernels/layer.py", "evaluation/html/page.html")
     extensions = {f"ckbd/{name}.{TAG}-{ARCH}-linux-gnu.so": elf(183) for name in wheels.EXTENSIONS}
     return {info: b""} | {f"ckbd/{name}": b"" for name in names} | extensions
 
@@ -65,6 +65,7 @@ RANS = f"ckbd/_rans.{TAG}-{ARCH}-linux-gnu.so"
         {"ckbd/rans.h": b""},
         {RANS: None},
         {"ckbd/kernels/tuned.json": None},
+        {"ckbd/evaluation/html/page.html": None},
     ],
     ids=lambda more: ",".join(f"{name} {'missing' if data is None else 'wrong'}" for name, data in more.items()),
 )

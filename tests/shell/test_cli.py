@@ -124,6 +124,7 @@ def test_nothing_is_overwritten_without_force(here, capsys):
         (["eval", "nowhere"], "DIR nowhere: no such folder"),
         (["eval", "in", "--json", "old.ckbd"], "old.ckbd exists (--force overwrites it)"),
         (["eval", "in", "--csv", "nowhere/x.csv"], "nowhere/x.csv: no such folder"),
+        (["eval", "in", "--html", "old.ckbd"], "old.ckbd exists (--force overwrites it)"),
         (["eval", "in", "--html", "in", "--force"], "in is a folder"),
         (["eval", "in", "--html", "r.x", "--json", "r.x"], "--json, --csv, --plot and --html: expected a file each"),
     ],
@@ -155,6 +156,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(arguments, re
         ["encode", "a.png", "out", "--threads", "0"],
         ["eval", "in", "--qualities", "10,101"],
         ["eval", "in", "--metrics", "psnr,vmaf"],
+        ["eval", "in", "--html", "r.html", "--html-quality", "0"],
         ["paint"],
     ],
 )
@@ -324,6 +326,9 @@ def test_the_limit_of_pixels_is_the_command_lines(here, tiny_path, monkeypatch, 
     assert cli.main(["encode", "a.png", "--max-pixels", "5599", *model]) == 1
     assert "70 pixels are more than the limit of 5599 (max_pixels)" in capsys.readouterr().err
     assert cli.main(["encode", "a.png", "--max-pixels", "5600", *model]) == 0
+    (here / "pictures").mkdir()
+    (here / "a.png").rename(here / "pictures" / "a.png")
+    assert cli.main(["eval", "pictures", "--qualities", "50", "--no-rivals", "--metrics", "psnr", *model]) == 0
     assert Image.MAX_IMAGE_PIXELS == 100
     for jobs in ("1", "2"):
         how = ("--jobs", jobs, *model)
@@ -385,6 +390,23 @@ def test_eval_prints_and_writes(here, capsys):
     assert cli.main([*arguments, "--plot", "r.svg"]) == 2
     assert cli.main([*arguments, "--plot", "r.txt"]) == 1
     assert "for a plot" in capsys.readouterr().err
+
+
+def test_eval_writes_a_page(here, capsys, monkeypatch):
+    from ckbd.evaluation import page
+
+    photo(here / "in" / "a.png")
+    photo(here / "in" / "b.jpg", 33, 21, 1)
+    arguments = ["eval", "in", "--qualities", "30", "--no-rivals", "--metrics", "psnr", "--html", "r.html"]
+    assert cli.main(arguments) == 0
+    assert not capsys.readouterr().err
+    text = (here / "r.html").read_text()
+    assert text.startswith("<!doctype html>") and '"made":"quality 50"' in text
+    monkeypatch.setitem(page.write.__kwdefaults__, "limit", 1)
+    assert cli.main([*arguments, "--html-quality", "20", "--force"]) == 0
+    err = capsys.readouterr().err
+    assert err == "ckbd: r.html: 2 of 2 pictures are not shown, which would make it larger than 1 bytes\n"
+    assert '"quality":20' in (here / "r.html").read_text()
 
 
 def test_eval_of_a_folder_without_images(here, capsys):
