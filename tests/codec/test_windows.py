@@ -41,9 +41,13 @@ def test_needed_is_what_reaches_and_no_more():
                 near = {row // extent.up for row in rows}
                 rows = {n + d for n in near for d in range(-extent.reach, extent.reach + 1) if 0 <= n + d < most}
                 want.append((min(rows), max(rows) + 1))
+            # The whole width of the output needs all of every input.
+            widths = [(0, 3)]
+            for extent in extents[:-1]:
+                widths.append((0, widths[-1][1] * extent.up))
             found = needed(extents, (height, 3), Window(top, 0, bottom, length * 3 // height))
             assert [(one.top, one.bottom) for one in found[-2::-1]] == want
-            assert all((one.left, one.right)[0] == 0 for one in found)
+            assert [(one.left, one.right) for one in found[:-1]] == widths
 
 
 def test_what_goes_down_is_needed_in_whole_units():

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -74,6 +75,18 @@ def test_views_are_those_of_the_other_decoder(kind, tiny_path, tmp_path, streams
             assert got.alpha is None or np.array_equal(got.alpha, want.alpha)
     with pytest.raises(ValueError, match="region: expected 0 <= left"):
         light.decode(streams[0], view((0, 0, 2, 1)))
+
+
+def test_numbers_beyond_all_use_are_no_warning(tiny_path, tmp_path, streams):
+    """Of a preview, whose means overflow when it is loaded."""
+    path = with_preview(tiny_path, tmp_path / "preview.safetensors")
+    with safe_open(str(path), "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    huge = torch.full(tensors["preview.weight"].shape, 3e38)
+    save_file(tensors | {"preview.weight": huge}, path, metadata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Decoder(path).decode(streams[1], view(scale=1 / 8)).rgb.shape == (8, 8, 3)
 
 
 def test_stripes_change_nothing(light, streams, monkeypatch):
